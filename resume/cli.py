@@ -1,0 +1,57 @@
+"""`python -m resume COMMAND ...`: the first word chooses; paths are shielded from Hydra's grammar."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from resume.errors import ResumeError
+
+_COMMANDS = {
+    "train": "train a run, or continue it: the same command after every kill",
+    "list": "the checkpoints of a run",
+    "inspect": "what a checkpoint or a model file holds",
+    "verify": "re-read every digest of a checkpoint, or of a run and its lineage",
+}
+_PATHS = ("ckpt", "run_dir")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its documented code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage())
+        raise SystemExit(0 if arguments else 2)
+    word, rest = arguments[0], arguments[1:]
+    if word not in _COMMANDS:
+        print(f"resume: unknown command {word!r}\n{_usage()}", file=sys.stderr)
+        raise SystemExit(2)
+    try:
+        command = importlib.import_module(f"resume.commands.{word}")
+        raise SystemExit(command.run([shielded(a) for a in rest] if word == "train" else rest))
+    except ResumeError as error:
+        print(f"resume: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        print("\nresume: interrupted; the same command continues.", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        raise SystemExit(0) from None
+
+
+def shielded(argument: str) -> str:
+    """Quote the value of an argument that is a path, so that Hydra takes `=`, `,`, brackets and the like as they are."""
+    key, equals, value = argument.partition("=")
+    if not equals or key.lstrip("+") not in _PATHS or value[:1] in ("'", '"') or value in ("", "null"):
+        return argument
+    if "${" in value or ("," in value and not Path(value).exists()):
+        return argument  # an interpolation, or a sweep over several paths
+    escaped = value.replace("\\'", "\\\\\\'") if "\\'" in value else value.replace("'", "\\'")
+    return f"{key}='{escaped}'"
+
+
+def _usage() -> str:
+    lines = [f"  {word:<8} {what}" for word, what in _COMMANDS.items()]
+    return "usage: python -m resume COMMAND [arguments]   (--help after a command says more)\n\n" + "\n".join(lines)

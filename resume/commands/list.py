@@ -1,0 +1,57 @@
+"""`resume list RUN`: the checkpoints of a run. No TensorFlow."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from resume import rundir
+from resume.commands import table
+from resume.errors import SourceError
+from resume.formats import native
+from resume.rundir import Checkpoint
+
+
+def run(arguments: Sequence[str]) -> int:
+    options = _parser().parse_args(arguments)
+    folder = Path(options.run)
+    if not rundir.is_run(folder):
+        raise SourceError(f"{folder}: not a run directory (no checkpoints/ and no lineage.jsonl in it).")
+    rows = [_row(checkpoint, as_json=options.json) for checkpoint in rundir.checkpoints(folder)]
+    table.show(rows, as_json=options.json)
+    if not rows and not options.json:
+        print(f"{folder}: nothing has been published yet.")
+    return 0
+
+
+def _row(checkpoint: Checkpoint, *, as_json: bool) -> dict[str, Any]:
+    """One checkpoint; the keys are a stable interface. `time` is seconds since 1970, or text for people."""
+    damage = checkpoint.damage()
+    manifest = _manifest(checkpoint)
+    written = manifest.get("time")
+    return {
+        "step": checkpoint.step,
+        "epoch": manifest.get("epoch"),
+        "batch": manifest.get("batch"),
+        "path": str(checkpoint.path),
+        "whole": not damage,
+        "bytes": sum(file.stat().st_size for file in checkpoint.path.iterdir()),
+        "time": written if as_json or written is None else time.strftime("%F %T", time.localtime(written)),
+    }
+
+
+def _manifest(checkpoint: Checkpoint) -> dict[str, Any]:
+    try:
+        return native.read_manifest(checkpoint.path)
+    except SourceError:
+        return {}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="resume list", description="The checkpoints of a run, oldest first.")
+    parser.add_argument("run", help="a run directory")
+    parser.add_argument("--json", action="store_true", help="one JSON list")
+    return parser

@@ -1,0 +1,75 @@
+"""`resume train`: one attempt of a run, from a Hydra configuration. The same command again continues it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import main as hydra_main
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from resume import lineage
+from resume.errors import EXIT_COMPLETED, ResumeError, UsageError
+from resume.settings import Settings, config_dir, validate
+
+_CHOICES = ("model", "data", "experiment", "ckpt", "optimizer")
+_DEFAULT = ("model=digits_mlp", "optimizer=adam", "data=digits")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Compose and train. Hydra's own errors become usage errors; anything unforeseen keeps its traceback."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise to us, do not print and exit with 1
+    sys.argv = [sys.argv[0], *completed(arguments)]
+    try:
+        hydra_main(version_base="1.3", config_path=str(config_dir()), config_name="train")(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UsageError(_first_lines(error)) from error
+    return EXIT_COMPLETED
+
+
+def completed(arguments: Sequence[str]) -> list[str]:
+    """The command line with the shipped default where it names nothing to train."""
+    if any(a.startswith(("--config", "-c", "--help", "--hydra-help", "--info")) for a in arguments):
+        named = set(_CHOICES) if any(a.startswith(("--config-name", "-cn")) for a in arguments) else set()
+    else:
+        named = set()
+    named |= {_key(a) for a in arguments if "=" in a}
+    out = ["+" + a if a.startswith("experiment=") else a for a in arguments]
+    if "ckpt" in named and not {"data", "experiment"} & named:
+        return [*out, "data=digits"]
+    return out if set(_CHOICES) & named else [*out, *_DEFAULT]
+
+
+def _key(argument: str) -> str:
+    return argument.split("=", 1)[0].lstrip("+~").split(".", 1)[0].split("@", 1)[0]
+
+
+def task(cfg: DictConfig) -> None:
+    """The job itself; importable by name, since Hydra's launchers pickle it by reference."""
+    try:
+        settings = validate(cfg)
+        done = lineage.completed(Path(settings.run_dir), epochs=settings.fit.epochs)
+        if done is not None:
+            print(f"run {settings.run_dir}: {done}. For more, raise fit.epochs.")
+            return
+        train(settings, record=OmegaConf.to_yaml(cfg, resolve=True))
+    except ResumeError as error:
+        print(f"resume: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+
+
+def train(settings: Settings, *, record: str) -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from resume.engine import job  # here, so that --help and usage errors need no TensorFlow
+
+    job.run(settings, record=record)
+
+
+def _first_lines(error: Any) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return "\n".join(lines[:4])

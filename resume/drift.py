@@ -1,0 +1,84 @@
+"""Drift: what today's configuration declares against what the checkpoint was made with.
+
+Compared is what was *declared* (a learning rate that a callback has lowered since is no drift). What only steers the
+run (epochs, callbacks, checkpoint schedule, verbosity) may change freely and is not compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from resume.continuity import Finding
+from resume.errors import DriftError
+
+PREFER = ("checkpoint", "config")
+
+# Of a serialised layer: names, places in Keras's modules and wiring; what is left is what it computes.
+_NOT_SETTINGS = frozenset({
+    "name", "module", "registered_name", "build_config", "compile_config", "shared_object_id", "inbound_nodes",
+    "input_layers", "output_layers", "batch_shape", "batch_input_shape", "optional", "sparse", "ragged",
+})  # fmt: skip
+
+
+def layers(model_config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The settings of each layer of a serialised model, by place and class; empty for a model without such a config."""
+    found: dict[str, Any] = {}
+    config = (model_config or {}).get("config")
+    for index, layer in enumerate(config.get("layers", []) if isinstance(config, Mapping) else []):
+        inner = layers(layer)
+        settings = {f"inside {k}": v for k, v in inner.items()} or _settings(layer.get("config"))
+        found[f"{index} {layer.get('class_name')}"] = settings
+    return found
+
+
+def _settings(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        if "class_name" in value and "config" in value:
+            return {str(value["class_name"]): _settings(value["config"])}
+        return {k: _settings(v) for k, v in value.items() if k not in _NOT_SETTINGS and k != "dtype"}
+    if isinstance(value, list | tuple):
+        return [_settings(item) for item in value]
+    return value
+
+
+def optimizer(class_name: str | None, config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """An optimizer's class and hyperparameters, wrapped optimizers included."""
+    return {"class": class_name, **_settings({k: v for k, v in (config or {}).items()})}
+
+
+def compare(saved: Mapping[str, Any], today: Mapping[str, Any]) -> list[Finding]:
+    """Differences between two declarations, leaf by leaf; a part that either side did not declare is not compared."""
+    both = [part for part in today if part in saved and saved[part] is not None and today[part] is not None]
+    return [finding for part in both for finding in _differences(part, saved[part], today[part])]
+
+
+def _differences(name: str, saved: Any, found: Any) -> Iterator[Finding]:
+    if isinstance(saved, Mapping) and isinstance(found, Mapping):
+        for key in [*saved, *(k for k in found if k not in saved)]:
+            yield from _differences(f"{name}.{key}", saved.get(key), found.get(key))
+    elif _plain(saved) != _plain(found):
+        yield Finding(name, "drift", _shown(saved), _shown(found))
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _shown(value: Any) -> str:
+    text = f"{value:.8g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def lines(findings: Sequence[Finding]) -> list[str]:
+    return [f"{f.name}: {f.saved} saved -> {f.found} configured" for f in findings]
+
+
+def demand(findings: Sequence[Finding], *, prefer: str | None, source: str) -> None:
+    """Raises DriftError when there is drift and nobody has said which side holds."""
+    if findings and prefer is None:
+        raise DriftError(
+            f"{source}: today's configuration differs from the one it was made with; nothing was trained.\n"
+            + "\n".join(f"  {line}" for line in lines(findings))
+            + "\nSay which one holds: checkpoint.prefer=checkpoint or checkpoint.prefer=config"
+        )

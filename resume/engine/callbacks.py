@@ -1,0 +1,165 @@
+"""The run's one CallbackList: Keras's own, over many calls of `fit`, with our part after everybody else's.
+
+Each epoch is one `fit` call (resume.engine.loop says why), but callbacks see one training: it begins once and ends
+once, an epoch that is resumed in the middle does not begin again, and batches count from the epoch's beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras.src.utils.python_utils import pythonify_logs
+
+from resume import logs
+from resume.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop does at the run's moments, after all callbacks."""
+
+    began: Callable[[], None]
+    epoch_begun: Callable[[], None]
+    step_done: Callable[[int, Mapping[str, Any] | None], None]  # batches of this epoch applied, logs
+    epoch_done: Callable[[int, Mapping[str, Any]], None]  # epochs completed, logs
+
+
+class RunCallbacks(keras.callbacks.CallbackList):  # type: ignore[misc]
+    """`skipped`: batches of the epoch in progress that were applied before this attempt; `steps`: all of them."""
+
+    def __init__(
+        self,
+        callbacks: Iterable[keras.callbacks.Callback],
+        *,
+        model: keras.Model,
+        hooks: Hooks,
+        epochs: int,
+        steps: int,
+        verbose: int,
+    ) -> None:
+        super().__init__(
+            list(callbacks),
+            add_history=True,
+            add_progbar=verbose != 0,
+            model=model,
+            verbose=verbose,
+            epochs=epochs,
+            steps=steps,
+        )
+        self._hooks, self._training = hooks, False
+        self.steps, self.skipped, self.mid_epoch = steps, 0, False
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        if not self._training:
+            self._training = True
+            super().on_train_begin(logs)
+            self._hooks.began()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """The end of one `fit` call is not the end of the training; `finish` is."""
+
+    def finish(self, logs: Mapping[str, Any] | None) -> None:
+        super().on_train_end(logs)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if self.mid_epoch:
+            # Its beginning lies before the checkpoint: a schedule that multiplies the rate must not act twice.
+            for callback in self.callbacks:
+                if isinstance(callback, keras.callbacks.ProgbarLogger):
+                    callback.on_epoch_begin(epoch, logs)
+        else:
+            super().on_epoch_begin(epoch, logs)
+        self._hooks.epoch_begun()
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        super().on_train_batch_begin(batch + self.skipped, logs)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        super().on_train_batch_end(batch + self.skipped, logs)
+        # With steps_per_execution, Keras names the last batch of a full block even where the epoch ends before it.
+        self._hooks.step_done(min(batch + self.skipped + 1, self.steps), logs)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        known = numbers(logs)
+        super().on_epoch_end(epoch, known)
+        self.mid_epoch, self.skipped = False, 0
+        self._hooks.epoch_done(epoch + 1, known)
+
+    def settle(self) -> None:
+        """Wait for callbacks that Keras runs beside the training."""
+        self._flush_futures()
+
+
+def numbers(logs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Logs as plain numbers, as Keras's own CallbackList hands them on."""
+    return dict(pythonify_logs(logs))
+
+
+def checked(callbacks: Mapping[str, Any]) -> dict[str, keras.callbacks.Callback]:
+    """The callbacks by name. Raises UsageError for what is no callback, and for Keras's own resumption."""
+    for name, callback in callbacks.items():
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise UsageError(f"callbacks.{name}: {type(callback).__name__} is not a keras.callbacks.Callback.")
+        if isinstance(callback, keras.callbacks.BackupAndRestore):
+            raise UsageError(f"callbacks.{name}: BackupAndRestore would restore beside this run's own checkpoints. Remove it.")
+    return dict(callbacks)
+
+
+def log_folders(callbacks: Iterable[keras.callbacks.Callback]) -> list[Path]:
+    return [Path(c.log_dir) for c in callbacks if isinstance(c, keras.callbacks.TensorBoard)]
+
+
+def appended_files(callbacks: Iterable[keras.callbacks.Callback]) -> list[Path]:
+    """Every file that these callbacks append to, flushed to its present end."""
+    held = list(callbacks)
+    for callback in held:
+        for writer in getattr(callback, "_writers", {}).values() if _is_tensorboard(callback) else ():
+            writer.flush()
+    csv = [Path(c.filename) for c in held if isinstance(c, keras.callbacks.CSVLogger)]
+    return logs.event_files(log_folders(held)) + csv
+
+
+def continue_files(callbacks: Iterable[keras.callbacks.Callback]) -> None:
+    """Let callbacks go on in their files instead of beginning them again. Call before they meet their model."""
+    for callback in callbacks:
+        if isinstance(callback, keras.callbacks.CSVLogger):
+            callback.append = True
+        if _is_tensorboard(callback):
+            callback.write_graph = False  # it is in the log already, at step 0
+
+
+def _is_tensorboard(callback: Any) -> bool:
+    return isinstance(callback, keras.callbacks.TensorBoard)
+
+
+class OwnLog:
+    """Our own TensorBoard series, in `logs/resume`: what each checkpoint cost, how each attempt began."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._writer = tf.summary.create_file_writer(str(folder))
+        self._logged: int | None = None
+
+    def attempt(self, lines: Iterable[str], *, step: int) -> None:
+        with self._writer.as_default():
+            tf.summary.text("continuity", "  \n".join(lines), step=step)
+
+    def checkpoint(self, *, step: int, seconds: float, nbytes: int) -> None:
+        """The first checkpoint at a step; a second one (after the epoch's validation) would be a duplicate there."""
+        if step == self._logged:
+            return
+        self._logged = step
+        with self._writer.as_default():
+            tf.summary.scalar("checkpoint/seconds", seconds, step=step)
+            tf.summary.scalar("checkpoint/megabytes", nbytes / 1e6, step=step)
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()

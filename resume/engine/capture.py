@@ -1,0 +1,82 @@
+"""Live objects -> TrainState: a copy of every variable at a step boundary, with the configs that made it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from resume import plain
+from resume.engine import live
+from resume.state import Arrays, OptimizerInfo, TrainState
+
+
+def capture(model: keras.Model, *, epoch: int, batch: int, progress: Mapping[str, Any]) -> TrainState:
+    """The training state now. `progress`: sections of plain values; arrays in them are set aside as `<section>/<n>`."""
+    found = live.of(model)
+    arrays = {name: live.value(variable) for name, variable in found.variables.items()}
+    encoded = {section: _encode(section, item, arrays) for section, item in progress.items()}
+    return TrainState(
+        format="native",
+        path=Path(),
+        arrays=Arrays.of(arrays),
+        model_config=model_config(model),
+        compile_config=compile_config(model),
+        optimizer=optimizer_info(model.optimizer),
+        keras_version=keras.__version__,
+        epoch=epoch,
+        batch=batch,
+        progress=encoded,
+        raw_names=found.raw_names,
+    )
+
+
+def _encode(section: str, item: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    count = itertools.count()
+
+    def keep(array: np.ndarray[Any, Any]) -> str:
+        name = f"{section}/{next(count)}"
+        arrays[name] = np.array(array, order="C")
+        return name
+
+    return plain.encode(item, keep=keep)
+
+
+def section(state: TrainState, name: str, default: Any = None) -> Any:
+    """One section of a state's progress, decoded, its arrays read."""
+    return plain.decode(state.progress[name], find=state.arrays.__getitem__) if name in state.progress else default
+
+
+def model_config(model: keras.Model) -> dict[str, Any] | None:
+    """The model as Keras serialises it; None for a model that cannot be (its code is the configuration's then)."""
+    try:
+        config: dict[str, Any] = keras.saving.serialize_keras_object(model)
+        plain.encode(config)
+    except (NotImplementedError, TypeError, ValueError, AttributeError):
+        return None
+    return config
+
+
+def compile_config(model: keras.Model) -> dict[str, Any] | None:
+    try:
+        config: dict[str, Any] | None = model.get_compile_config()
+        plain.encode(config)
+    except (NotImplementedError, TypeError, ValueError, AttributeError):
+        return None
+    return config
+
+
+def optimizer_info(optimizer: Any) -> OptimizerInfo | None:
+    """Class and hyperparameters; those that JSON cannot hold (callables) as their names."""
+    if optimizer is None:
+        return None
+    config = keras.saving.serialize_keras_object(optimizer)
+    try:
+        plain.encode(config)
+    except plain.NotPlainError:
+        config = {"class_name": type(optimizer).__name__, "config": {}}
+    return OptimizerInfo(str(config["class_name"]), config["config"])

@@ -1,0 +1,382 @@
+"""The order of the data: which batches epoch e consists of, and how to begin at batch b of it.
+
+A data function that takes `epoch` gives that epoch's data; the generators that it may draw from are set to a function
+of (seed, epoch) first. One that does not is called once; its epochs are told apart by replaying them.
+
+`fit` is handed an adapter of ours around one prepared iterator an epoch: Keras otherwise makes a second iterator at
+each epoch's end, and every new iterator of a reshuffling dataset draws another order.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras.src.trainers.data_adapters.data_adapter import DataAdapter
+from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
+
+from resume.engine import rng
+from resume.errors import UsageError
+
+_TRAIN, _VALIDATION = 1, 2
+# Datasets whose next pass may differ from their first.
+_STATEFUL_OPS = ("Shuffle", "Random", "Generator", "PyFunc", "Sample")
+
+
+@dataclass(frozen=True)
+class Feeding:
+    """What `fit` is told about the data, beside the data."""
+
+    seed: int = 0
+    batch_size: int | None = None
+    steps_per_epoch: int | None = None
+    shuffle: bool = True
+    class_weight: Mapping[int, float] | None = None
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One epoch's data from some batch on: what `fit` iterates, and how many batches that is."""
+
+    adapter: DataAdapter
+    spec: Any  # structure of tf.TensorSpec: one batch
+
+
+@dataclass
+class Order:
+    """The training data of a run. `steps(e)` batches in epoch e; `begin(e, b)` prepares the rest of it from batch b."""
+
+    source: Any
+    feeding: Feeding
+    strategy: tf.distribute.Strategy
+    notes: list[str] = field(default_factory=list)
+    _given: Any = None
+    _passed: int = 0  # passes over `_given` so far
+    _lengths: dict[int, int] = field(default_factory=dict)
+    _stream: Any = None
+    _cached: tuple[int, Any] | None = None
+
+    def spec(self, epoch: int) -> Any:
+        """One batch as a structure of tf.TensorSpec, without drawing any."""
+        value = self._value(epoch)
+        if isinstance(value, keras.utils.PyDataset):
+            with rng.drawn_from(self.feeding.seed, _TRAIN, epoch):
+                adapter = PyDatasetAdapter(_Window(value, np.arange(1)), class_weight=self.feeding.class_weight)
+                return adapter.get_tf_dataset().element_spec
+        if isinstance(value, tf.data.Dataset):
+            return _weighted(value, self.feeding.class_weight).element_spec
+        return self._rows_dataset(value, np.arange(1)).element_spec
+
+    def steps(self, epoch: int) -> int:
+        """Batches in an epoch. Raises UsageError for data without end and without `steps_per_epoch`."""
+        if self.feeding.steps_per_epoch:
+            return self.feeding.steps_per_epoch
+        key = epoch if self._takes_epoch else 0
+        if key not in self._lengths:
+            self._lengths[key] = self._length(self._value(epoch))
+        return self._lengths[key]
+
+    def begin(self, epoch: int, batch: int) -> Pass:
+        value, steps = self._value(epoch), self.steps(epoch)
+        if isinstance(value, keras.utils.PyDataset):
+            return self._py_dataset(value, epoch, batch, steps)
+        if isinstance(value, tf.data.Dataset):
+            return self._dataset(value, epoch, batch, steps)
+        return self._arrays(value, epoch, batch, steps)
+
+    @property
+    def _takes_epoch(self) -> bool:
+        return callable(self.source) and "epoch" in _parameters(self.source)
+
+    def _value(self, epoch: int) -> Any:
+        if self._takes_epoch:
+            if self._cached is None or self._cached[0] != epoch:
+                with rng.drawn_from(self.feeding.seed, _TRAIN, epoch):
+                    value = _checked(call(self.source, epoch=epoch, seed=self.feeding.seed), "data.train")
+                self._cached = (epoch, value)
+            return self._cached[1]
+        if self._given is None:
+            with rng.drawn_from(self.feeding.seed, _TRAIN):
+                given = call(self.source, seed=self.feeding.seed) if callable(self.source) else self.source
+            self._given = _checked(given, "data.train")
+        return self._given
+
+    def _length(self, value: Any) -> int:
+        if isinstance(value, keras.utils.PyDataset):
+            length = value.num_batches
+            if length is None:
+                raise UsageError("data.train has no length: set fit.steps_per_epoch.")
+            return int(length)
+        if not isinstance(value, tf.data.Dataset):
+            return -(-_rows(value) // self.batch_size)
+        known = int(value.cardinality())
+        if known == tf.data.INFINITE_CARDINALITY:
+            raise UsageError("data.train never ends: set fit.steps_per_epoch.")
+        if known != tf.data.UNKNOWN_CARDINALITY:
+            return known
+        # Left to find the end by itself, Keras's last step would apply a batch that does not exist.
+        self._say("data.train does not know its length: counting it once (fit.steps_per_epoch spares that)")
+        return sum(1 for _ in value)
+
+    @property
+    def batch_size(self) -> int:
+        return self.feeding.batch_size or 32
+
+    def _say(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
+
+    def _dataset(self, value: tf.data.Dataset, epoch: int, batch: int, steps: int) -> Pass:
+        dataset = _weighted(value, self.feeding.class_weight)
+        length = int(value.cardinality())
+        if self.feeding.steps_per_epoch and length != steps and not self._takes_epoch:
+            iterator = self._continued(dataset, epoch * steps + batch)
+        else:
+            if not self._takes_epoch:
+                self._replay(dataset, epoch, steps)
+            rest = dataset.repeat() if 0 <= length < steps else dataset
+            iterator = iter(self._distributed(rest.skip(batch) if batch else rest))
+        return Pass(_Adapter(_Batches(iterator, dataset.element_spec), steps - batch), dataset.element_spec)
+
+    def _continued(self, dataset: tf.data.Dataset, position: int) -> Any:
+        """`steps_per_epoch` cuts a stream: the iterator goes on from epoch to epoch, as Keras's own does."""
+        if self._stream is None:
+            if position:
+                self._say(f"replaying {position} batches of data.train, which takes no `epoch` argument")
+            self._stream = iter(self._distributed(dataset.repeat().skip(position)))
+        return self._stream
+
+    def _replay(self, dataset: tf.data.Dataset, epoch: int, steps: int) -> None:
+        """Run through the passes before `epoch`, so that reshuffling, generators and the like are where they were."""
+        if self._passed < epoch and is_stateful(dataset):
+            self._say(
+                f"replaying {epoch - self._passed} epochs of data.train to find its order again; a function that "
+                "takes `epoch` needs no replay"
+            )
+            for _ in range(self._passed, epoch):
+                for _ in itertools.islice(dataset, steps):
+                    pass
+        self._passed = epoch + 1
+
+    def _distributed(self, dataset: tf.data.Dataset) -> Any:
+        several = self.strategy.num_replicas_in_sync > 1
+        return self.strategy.experimental_distribute_dataset(dataset) if several else dataset
+
+    def _arrays(self, value: Any, epoch: int, batch: int, steps: int) -> Pass:
+        order = np.arange(_rows(value))
+        if self.feeding.shuffle:
+            order = np.random.Generator(np.random.PCG64([self.feeding.seed, _TRAIN, epoch])).permutation(order)
+        # steps_per_epoch may ask for more rows than there are: they come round again, in the same order.
+        order = np.resize(order, max(len(order), steps * self.batch_size)) if self.feeding.steps_per_epoch else order
+        rows = order[batch * self.batch_size : steps * self.batch_size]
+        dataset = self._rows_dataset(value, rows).prefetch(2)
+        iterator = iter(self._distributed(dataset))
+        return Pass(_Adapter(_Batches(iterator, dataset.element_spec), steps - batch), dataset.element_spec)
+
+    def _rows_dataset(self, value: Any, rows: np.ndarray[Any, Any]) -> tf.data.Dataset:
+        tensors = keras.tree.map_structure(_tensor, value)
+        batches = tf.data.Dataset.from_tensor_slices(rows).batch(self.batch_size)
+        dataset = batches.map(lambda index: keras.tree.map_structure(lambda t: tf.gather(t, index), tensors))
+        return _weighted(dataset, self.feeding.class_weight)
+
+    def _py_dataset(self, value: keras.utils.PyDataset, epoch: int, batch: int, steps: int) -> Pass:
+        if not self._takes_epoch:
+            self._hooks(value, epoch)
+        order = np.arange(steps)
+        if self.feeding.shuffle:
+            order = np.random.Generator(np.random.PCG64([self.feeding.seed, _TRAIN, epoch])).permutation(order)
+        inner = PyDatasetAdapter(_Window(value, order[batch:]), shuffle=False, class_weight=self.feeding.class_weight)
+        dataset = inner.get_tf_dataset()
+        iterator = _Lazy(lambda: iter(self._distributed(dataset)))
+        batches = _Batches(iterator, dataset.element_spec)
+        return Pass(_Adapter(batches, steps - batch, inner=inner), dataset.element_spec)
+
+    def _hooks(self, value: keras.utils.PyDataset, epoch: int) -> None:
+        """The user's on_epoch_end of each epoch before this one (once more at the start, as Keras does)."""
+        for done in range(self._passed, epoch + 1):
+            with rng.drawn_from(self.feeding.seed, _TRAIN, done):
+                value.on_epoch_end()
+                value.on_epoch_begin()
+        self._passed = epoch + 1
+
+
+@dataclass
+class Validation:
+    """Validation data: as `fit` takes it, for epoch e, after `done` earlier validations of this run."""
+
+    source: Any
+    seed: int
+    _given: Any = None
+    _passed: int = 0
+
+    def data(self, epoch: int, *, done: int) -> Any:
+        if self.source is None:
+            return None
+        if callable(self.source) and "epoch" in _parameters(self.source):
+            with rng.drawn_from(self.seed, _VALIDATION, epoch):
+                return _checked(call(self.source, epoch=epoch, seed=self.seed), "data.validation")
+        if self._given is None:
+            with rng.drawn_from(self.seed, _VALIDATION):
+                given = call(self.source, seed=self.seed) if callable(self.source) else self.source
+            self._given = _checked(given, "data.validation")
+        self._replay(done)
+        return self._given
+
+    def _replay(self, done: int) -> None:
+        if isinstance(self._given, tf.data.Dataset) and is_stateful(self._given):
+            for _ in itertools.chain.from_iterable(self._given for _ in range(self._passed, done)):
+                pass
+        self._passed = done + 1
+
+
+def call(source: Callable[..., Any], **offered: Any) -> Any:
+    """Call a data function with those of the offered arguments that it takes."""
+    taken = _parameters(source)
+    return source(**{name: value for name, value in offered.items() if name in taken})
+
+
+def _parameters(source: Callable[..., Any]) -> set[str]:
+    parameters = inspect.signature(source).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return {"epoch", "seed"}
+    bound = source.keywords if isinstance(source, functools.partial) else {}
+    return {p.name for p in parameters} - set(bound)
+
+
+def is_stateful(dataset: tf.data.Dataset) -> bool:
+    """Whether a second pass may differ from the first, by the operations in the dataset's graph."""
+    graph = tf.raw_ops.DatasetToGraphV2(
+        input_dataset=tf.data.experimental.to_variant(dataset), external_state_policy=1, strip_device_assignment=True
+    )
+    definition = tf.compat.v1.GraphDef.FromString(graph.numpy())
+    functions = (node for function in definition.library.function for node in function.node_def)
+    ops = {node.op for node in (*definition.node, *functions)}
+    return any(word in op for op in ops for word in _STATEFUL_OPS)
+
+
+def _checked(value: Any, name: str) -> Any:
+    if isinstance(value, Iterator) or (inspect.isgenerator(value)):
+        raise UsageError(
+            f"{name} is a generator, which can be read only once. Give a function of `epoch`, a tf.data.Dataset "
+            "(from_generator), arrays or a keras.utils.PyDataset."
+        )
+    if value is None:
+        raise UsageError(f"{name} returned None. It must return a tf.data.Dataset, arrays or a PyDataset.")
+    return _tuples(value) if not isinstance(value, tf.data.Dataset | keras.utils.PyDataset) else value
+
+
+def _tuples(value: Any) -> Any:
+    """tf.data takes a list for one tensor: lists become tuples, and a lone array the only member of one."""
+    if isinstance(value, list | tuple):
+        return tuple(_tuples(item) if isinstance(item, list | tuple | dict) else item for item in value)
+    return {key: _tuples(item) for key, item in value.items()} if isinstance(value, dict) else (value,)
+
+
+def _rows(value: Any) -> int:
+    lengths = {len(array) for array in keras.tree.flatten(value) if array is not None}
+    if len(lengths) != 1:
+        raise UsageError(f"data.train: its arrays have different numbers of rows: {sorted(lengths)}.")
+    return int(lengths.pop())
+
+
+def _tensor(array: Any) -> tf.Tensor:
+    """As Keras's own adapter converts it: floats to the default float type."""
+    tensor = tf.convert_to_tensor(np.asarray(array) if not isinstance(array, tf.Tensor) else array)
+    return tf.cast(tensor, keras.config.floatx()) if tensor.dtype.is_floating else tensor
+
+
+def _weighted(dataset: tf.data.Dataset, weights: Mapping[int, float] | None) -> tf.data.Dataset:
+    """Batches (x, y[, w]) with each sample's weight times its class's; y holds class ids, or one-hot rows."""
+    if not weights:
+        return dataset
+    table = tf.constant([float(weights.get(c, 1.0)) for c in range(max(weights) + 1)])
+
+    def weigh(x: Any, y: Any, w: Any = None) -> Any:
+        one_hot = y.shape.rank is not None and y.shape.rank > 1 and y.shape[-1] != 1
+        ids = tf.argmax(y, axis=-1) if one_hot else tf.reshape(tf.cast(y, tf.int64), [-1])
+        found = tf.gather(table, ids)
+        return x, y, found if w is None else found * tf.cast(w, found.dtype)
+
+    return dataset.map(weigh)
+
+
+class _Lazy:
+    """An iterator that is made when it is first asked for."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self.make = make
+
+
+class _Batches(tf.distribute.DistributedDataset):  # type: ignore[misc]
+    """One prepared iterator, in the shape of a dataset; the type keeps Keras from distributing it once more."""
+
+    def __init__(self, iterator: Any, spec: Any) -> None:
+        self._iterator, self._spec = iterator, spec
+
+    def __iter__(self) -> Any:
+        if isinstance(self._iterator, _Lazy):
+            self._iterator = self._iterator.make()
+        return self._iterator
+
+    @property
+    def element_spec(self) -> Any:
+        return self._spec
+
+
+class _Adapter(DataAdapter):  # type: ignore[misc]
+    """What `fit` takes as its data. `inner`: the adapter whose workers have to be started and stopped."""
+
+    def __init__(self, batches: _Batches, steps: int, *, inner: PyDatasetAdapter | None = None) -> None:
+        self._batches, self._steps, self._inner = batches, steps, inner
+
+    def get_tf_dataset(self) -> Any:
+        return self._batches
+
+    @property
+    def num_batches(self) -> int:
+        return self._steps
+
+    @property
+    def batch_size(self) -> None:
+        return None
+
+    @property
+    def has_partial_batch(self) -> None:
+        return None
+
+    @property
+    def partial_batch_size(self) -> None:
+        return None
+
+    def on_epoch_begin(self) -> None:
+        if self._inner is not None:
+            self._inner.on_epoch_begin()
+
+    def on_epoch_end(self) -> None:
+        if self._inner is not None:
+            self._inner.on_epoch_end()
+
+
+class _Window(keras.utils.PyDataset):  # type: ignore[misc]
+    """Some batches of a PyDataset, in a given order; its epoch hooks are ours to call, not Keras's."""
+
+    def __init__(self, inner: keras.utils.PyDataset, order: np.ndarray[Any, Any]) -> None:
+        super().__init__(
+            workers=inner.workers,
+            use_multiprocessing=inner.use_multiprocessing,
+            max_queue_size=inner.max_queue_size,
+        )
+        self._inner, self._order = inner, order
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._inner[int(self._order[index])]

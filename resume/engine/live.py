@@ -1,0 +1,166 @@
+"""The live training state as a flat mapping: canonical name -> variable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from resume import names
+from resume.engine import rng
+
+Variable = Any  # keras.Variable or tf.Variable: both have assign() and numpy()
+
+# Lists of an optimizer that hold something else than one slot a trainable variable.
+_NOT_SLOTS = ("_variables", "_trainable_variables", "_inner_optimizers")
+
+
+@dataclass(frozen=True)
+class Live:
+    """Variables by canonical name, and the names that they carry in this process."""
+
+    variables: Mapping[str, Variable]
+    raw_names: Mapping[str, str]
+
+
+def of(model: keras.Model) -> Live:
+    """Every variable that influences the next step: model, seeds, optimizer, metrics, global generators.
+
+    Raises ValueError when the optimizer is not built yet.
+    """
+    named = list(_model(model))
+    owners = {id(v): name.removeprefix("model/") for name, v in named if name.startswith("model/")}
+    if model.optimizer is not None:
+        named += _optimizer(model.optimizer, owners)
+    named += _metrics(model, known={id(v) for _, v in named})
+    named += rng.variables().items()
+    unique = names.unique([name for name, _ in named])
+    variables = {name: variable for name, (_, variable) in zip(unique, named, strict=True)}
+    return Live(variables, {name: _path(v) for name, v in variables.items()})
+
+
+def value(variable: Variable) -> np.ndarray[Any, Any]:
+    """A copy of the variable's value; shape and dtype as the variable has them."""
+    return np.array(variable.numpy())
+
+
+def epoch_metrics(live: Live) -> dict[str, Variable]:
+    """The accumulators, which exist only once Keras has built them, and which `fit` resets at each epoch."""
+    return {n: v for n, v in live.variables.items() if n.startswith("metrics/")}
+
+
+def _path(variable: Variable) -> str:
+    return str(getattr(variable, "path", None) or variable.name.split(":")[0])
+
+
+def _model(model: keras.Model) -> Iterator[tuple[str, Variable]]:
+    layers = list(model._flatten_layers())
+    auto = names.automatic((type(layer).__name__, layer.name) for layer in layers)
+    seeds = {id(v): (layer, name) for layer in layers for name, v in _seeds(layer)}
+    ours = [v for v in _deduplicated(model.variables) if id(v) not in _metric_ids(model)]
+    weights = [v for v in ours if id(v) not in seeds]
+    canonical = names.canonical([_path(v) for v in weights], root=model.name, auto=auto)
+    yield from ((f"model/{name}", v) for name, v in zip(canonical, weights, strict=True))
+    owned = [(*seeds[id(v)], v) for v in ours if id(v) in seeds]
+    paths = [f"{layer.path}/{name}" for layer, name, _ in owned]
+    for name, (_, _, v) in zip(names.canonical(paths, root=model.name, auto=auto), owned, strict=True):
+        yield f"seeds/{name}", v
+    yield from _untracked(layers, model.name, auto, known={id(v) for v in ours})
+
+
+def _seeds(layer: keras.layers.Layer) -> Iterator[tuple[str, Variable]]:
+    generators = getattr(layer, "_seed_generators", [])
+    for index, generator in enumerate(generators):
+        yield ("seed" if index == 0 else f"seed_{index}"), generator.state
+
+
+def _untracked(
+    layers: Iterable[keras.layers.Layer], root: str, auto: frozenset[str], *, known: set[int]
+) -> Iterator[tuple[str, Variable]]:
+    """TensorFlow variables and generators that a custom layer holds beside Keras's own bookkeeping."""
+    found: list[tuple[str, Variable]] = []
+    for layer in layers:
+        for attribute, item in vars(layer).items():
+            variable = item.state if isinstance(item, tf.random.Generator) else item
+            if isinstance(variable, tf.Variable) and id(variable) not in known:
+                found.append((f"{layer.path}/{attribute}", variable))
+    canonical = names.canonical([path for path, _ in found], root=root, auto=auto)
+    yield from ((f"model/{name}", v) for name, (_, v) in zip(canonical, found, strict=True))
+
+
+def _deduplicated(variables: Iterable[Variable]) -> list[Variable]:
+    return list({id(v): v for v in variables}.values())
+
+
+def _metric_ids(model: keras.Model) -> set[int]:
+    return {id(v) for v in model.metrics_variables}
+
+
+def _metrics(model: keras.Model, *, known: set[int]) -> list[tuple[str, Variable]]:
+    fresh = [v for v in _deduplicated(model.metrics_variables) if id(v) not in known]
+    auto = names.automatic((type(m).__name__, m.name) for m in model.metrics)
+    return [
+        (f"metrics/{name}", v)
+        for name, v in zip(names.canonical([_path(v) for v in fresh], root=None, auto=auto), fresh, strict=True)
+    ]
+
+
+def _optimizer(optimizer: Any, owners: Mapping[int, str]) -> list[tuple[str, Variable]]:
+    """Names as in resume.state. A LossScaleOptimizer and a MultiOptimizer wrap others."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        own = [(f"optimizer/loss_scale/{_scalar(optimizer, v)}", v) for v in optimizer._variables]
+        return own + _optimizer(optimizer.inner_optimizer, owners)
+    inner = list(getattr(optimizer, "_inner_optimizers", []))
+    own = _plain_optimizer(optimizer, owners, prefix="optimizer/")
+    for index, part in enumerate(inner):
+        own += _plain_optimizer(part, owners, prefix=f"optimizer/inner/{index}/")
+    return own
+
+
+def _plain_optimizer(optimizer: Any, owners: Mapping[int, str], *, prefix: str) -> list[tuple[str, Variable]]:
+    belongs = _slots(optimizer)
+    out = []
+    for variable in _deduplicated(optimizer._variables):
+        role, owner = belongs.get(id(variable), (None, None))
+        if role is not None and id(owner) in owners:
+            out.append((f"optimizer/{role}/{owners[id(owner)]}", variable))
+        else:
+            out.append((prefix + _scalar(optimizer, variable), variable))
+    return out
+
+
+def _slots(optimizer: Any) -> dict[int, tuple[str, Variable]]:
+    """id of a slot variable -> (role, the trainable variable it belongs to).
+
+    Keras's optimizers keep a list a role, one entry a trainable variable: that is exact even where the names are not
+    (Adafactor calls its row factors `kernel`). An optimizer that keeps them otherwise is read by its variables' paths.
+    """
+    trainable = list(optimizer._trainable_variables)
+    found: dict[int, tuple[str, Variable]] = {}
+    for attribute, items in vars(optimizer).items():
+        if attribute in _NOT_SLOTS or not isinstance(items, list) or len(items) != len(trainable):
+            continue
+        for item, owner in zip(items, trainable, strict=True):
+            if isinstance(item, keras.Variable):
+                found[id(item)] = (_role(item, owner, attribute), owner)
+    rest = [v for v in optimizer._variables if id(v) not in found]
+    by_path = names.slots([_path(v) for v in rest], [_path(v) for v in trainable])
+    found |= {id(v): (s.role, trainable[s.variable]) for v, s in zip(rest, by_path, strict=True) if s}
+    return found
+
+
+def _role(slot: Variable, owner: Variable, attribute: str) -> str:
+    prefix = _path(owner).replace("/", "_") + "_"
+    return slot.name[len(prefix) :] if slot.name.startswith(prefix) else attribute.strip("_")
+
+
+def _scalar(optimizer: Any, variable: Variable) -> str:
+    """The variable's own name, or its attribute's where Keras gave it none (Nadam's `variable` is `u_product`)."""
+    if variable.name != "variable":
+        return str(variable.name)
+    held = [a for a, item in vars(optimizer).items() if item is variable]
+    return held[0].strip("_") if held else "variable"

@@ -1,0 +1,521 @@
+"""One attempt: what to resume from, in order; restore; prove; continue Keras's own `fit()`; publish.
+
+Each epoch is one call of `fit` with the run's one CallbackList. That is public Keras all the way, and gives an epoch
+that begins at any batch. Two things need care: `fit` ends by overwriting the weights with their averages when the
+optimizer keeps some (held back until the run's end), and it resets metrics (put back as the epoch begins).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from resume import drift, lineage, lock, logs, plain, rundir
+from resume.continuity import Finding, Proof
+from resume.engine import callbacks as run_callbacks
+from resume.engine import capture, live, memory, restore, rng
+from resume.engine.callbacks import Hooks, OwnLog, RunCallbacks
+from resume.engine.data import Feeding, Order, Validation
+from resume.errors import ContinuityError, ResumeError, RunInUseError, UsageError
+from resume.rundir import Checkpoint, Directory, Retention
+from resume.schedule import Clockwork, Schedule
+from resume.state import TrainState
+
+
+@dataclass(frozen=True)
+class Built:
+    """A live, compiled model; which parts of it came from the source's own config (and so cannot drift from it)."""
+
+    model: keras.Model
+    model_from_source: bool = False
+    optimizer_from_source: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that an attempt needs. `build` is called once, inside the strategy's scope."""
+
+    run_dir: Path
+    build: Callable[[TrainState | None], Built]
+    train: Any
+    validation: Any = None
+    callbacks: Callable[[], Mapping[str, keras.callbacks.Callback]] = dict
+    epochs: int = 1
+    verbose: int = 1
+    validation_args: Mapping[str, Any] = field(default_factory=dict)
+    feeding: Feeding = field(default_factory=Feeding)
+    schedule: Schedule = field(default_factory=Schedule)
+    retention: Retention = field(default_factory=Retention)
+    ckpt: Path | None = None
+    accept: tuple[str, ...] = ()
+    prefer: str | None = None
+    declared: Mapping[str, Any] = field(default_factory=dict)  # parts of the configuration that must not drift
+    record: str | None = None  # the resolved configuration, for config.yaml
+    strategy: tf.distribute.Strategy = field(default_factory=tf.distribute.get_strategy)
+    devices: str = ""
+    say: Callable[[str], None] = print
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an attempt begins. Order: the run's newest whole checkpoint; `ckpt`; fresh."""
+
+    kind: str  # "run", "source", "fresh"
+    state: TrainState | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)  # for the lineage
+    passed_over: tuple[str, ...] = ()
+
+    @property
+    def epoch(self) -> int:
+        return (self.state.epoch or 0) if self.state else 0
+
+    @property
+    def batch(self) -> int:
+        return (self.state.batch or 0) if self.state else 0
+
+    @property
+    def name(self) -> str:
+        return str(self.state.path) if self.state else "a fresh start"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    history: keras.callbacks.History
+    model: keras.Model
+    proof: Proof | None
+    step: int | None
+    already_done: bool = False
+
+
+def choose(run_dir: Path, ckpt: Path | None) -> Origin:
+    """What to resume from; the order is the contract.
+
+    1. The run directory's newest whole checkpoint, always: `ckpt` then only says where the run began.
+    2. `ckpt`.
+    3. Fresh, if neither exists. Checkpoints of which none is whole are an error, never a silent restart.
+    """
+    began = _began_with(run_dir)
+    if ckpt is not None and began is not None and began != str(ckpt.absolute()):
+        raise UsageError(
+            f"{run_dir}: this run began with ckpt={began}, today's command says ckpt={ckpt.absolute()}. "
+            "Use another run_dir (or name) for another beginning."
+        )
+    checkpoint, passed = rundir.newest_whole(run_dir)
+    if checkpoint is not None:
+        state = rundir.read(checkpoint.path)
+        facts = lineage.identity(run_dir, checkpoint.path, lineage.native.read_manifest(checkpoint.path))
+        return Origin("run", state, facts, tuple(passed))
+    if ckpt is not None:
+        state = rundir.read(ckpt)
+        return Origin("source", state, {"path": str(ckpt.absolute()), "step": state.iterations})
+    return Origin("fresh")
+
+
+def _began_with(run_dir: Path) -> str | None:
+    starts = lineage.attempts(lineage.read(run_dir))
+    began: str | None = starts[0].get("ckpt") if starts else None
+    return began
+
+
+def train(job: Job) -> Outcome:
+    """Run one attempt to the end. Raises a ResumeError, with nothing trained or written, for what cannot be resumed."""
+    with contextlib.ExitStack() as held:
+        if job.run_dir.is_dir():
+            held.enter_context(lock.held(job.run_dir))
+        origin = choose(job.run_dir, job.ckpt)
+        rng.seed_everything(job.feeding.seed)
+        with job.strategy.scope():
+            attempt = _prepare(job, origin)
+            if not job.run_dir.is_dir():
+                _claim(job.run_dir, held)
+            return attempt.run()
+
+
+def _claim(run_dir: Path, held: contextlib.ExitStack) -> None:
+    """Only now, with everything proven, does a new run get its directory."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    held.enter_context(lock.held(run_dir))
+    if rundir.checkpoints(run_dir):
+        raise RunInUseError(f"{run_dir}: another process began this run just now. Start again to continue it.")
+
+
+def _prepare(job: Job, origin: Origin) -> _Attempt:
+    """Build, restore, prove. Touches no file."""
+    built = job.build(origin.state)
+    model = built.model
+    order = Order(job.train, job.feeding, job.strategy)
+    spec = order.spec(origin.epoch)
+    complete(model, spec)
+    declared = _declared(job, model, order, spec, origin.epoch)
+    findings = _drift(origin, declared, built, fresh_optimizer="optimizer" in job.accept)
+    if origin.state is not None:
+        drift.demand(findings, prefer=job.prefer, source=origin.name)
+    rate = _rate(model)
+    proof = restore.restore(model, origin.state, accept=job.accept) if origin.state else None
+    if proof is not None:
+        proof.demand(source=origin.name)
+    wins = job.prefer == "config" and any(f.name.startswith("optimizer.") for f in findings)
+    return _Attempt(job, origin, model, order, declared, proof, drift.lines(findings), rate if wins else None)
+
+
+def complete(model: keras.Model, spec: Any) -> None:
+    """Create every variable that training will use (model, metrics, optimizer), from the shape of one batch."""
+    try:
+        model._symbolic_build(data_batch=spec)
+    except (RuntimeError, TypeError, ValueError) as error:
+        if not model.built:
+            raise UsageError(f"the model cannot be built from a batch of data.train ({spec}): {error}") from error
+        # A model with a training step of its own; its metrics are its own too, and exist already.
+        model.optimizer.build(model.trainable_variables)
+
+
+def _declared(job: Job, model: keras.Model, order: Order, spec: Any, epoch: int) -> dict[str, Any]:
+    info = capture.optimizer_info(model.optimizer)
+    first = keras.tree.flatten(spec)[0]
+    return {
+        **job.declared,
+        "optimizer": drift.optimizer(info.class_name, info.config) if info else None,
+        "layers": drift.layers(capture.model_config(model)) or None,
+        "seed": job.feeding.seed,
+        "batch_size": first.shape[0] or order.batch_size,
+        "steps_per_epoch": order.steps(epoch),
+    }
+
+
+def _drift(
+    origin: Origin, declared: Mapping[str, Any], built: Built, *, fresh_optimizer: bool
+) -> list[Finding]:
+    state = origin.state
+    if state is None:
+        return []
+    saved = plain.decode(state.progress["declared"]) if "declared" in state.progress else _of_source(state)
+    own = {"optimizer": built.optimizer_from_source or fresh_optimizer, "layers": built.model_from_source}
+    today = {part: item for part, item in declared.items() if not own.get(part)}
+    return drift.compare(saved, today)
+
+
+def _of_source(state: TrainState) -> dict[str, Any]:
+    info = state.optimizer
+    return {
+        "optimizer": drift.optimizer(info.class_name, info.config) if info else None,
+        "layers": drift.layers(state.model_config) or None,
+    }
+
+
+def _rate(model: keras.Model) -> float | None:
+    """The learning rate as configured, where it is a plain number."""
+    inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    rate = getattr(inner, "_learning_rate", None)
+    return float(rate.numpy()) if isinstance(rate, keras.Variable) else None
+
+
+class _Attempt:
+    """The live attempt: position in the data, and what happens at each of the run's moments."""
+
+    def __init__(
+        self,
+        job: Job,
+        origin: Origin,
+        model: keras.Model,
+        order: Order,
+        declared: Mapping[str, Any],
+        proof: Proof | None,
+        notes: list[str],
+        rate: float | None,
+    ) -> None:
+        self.job, self.origin, self.model, self.order = job, origin, model, order
+        self.declared, self.proof, self.notes, self.rate = declared, proof, notes, rate
+        self.directory = Directory(job.run_dir, job.retention)
+        self.validation = Validation(job.validation, job.feeding.seed)
+        position = self._section("position", {})
+        self.epoch, self.batch = origin.epoch, _rescaled(origin.batch, position.get("steps"), order.steps(origin.epoch))
+        self.stopped = bool(position.get("stopped"))
+        self.validated = int(position.get("validated", 0))
+        self.batch_logs: Mapping[str, Any] = position.get("batch_logs") or {}
+        self.epoch_logs: Mapping[str, Any] | None = self._section("epoch_logs", None)
+        self.step = (origin.state.iterations or 0) if origin.state else 0
+        self.clockwork = Clockwork(job.schedule, self.step)
+        self.due = False
+
+    def _section(self, name: str, default: Any) -> Any:
+        return capture.section(self.origin.state, name, default) if self.origin.state else default
+
+    def run(self) -> Outcome:
+        self._begin()
+        try:
+            with _averages_held_back(self.model.optimizer):
+                while self.epoch < self.job.epochs and not (self.stopped and not self.batch):
+                    self._one_epoch()
+            self._finish()
+        except BaseException as error:
+            lineage.append(self.job.run_dir, "end", attempt=self.number, reason=_reason(error), step=self.step)
+            raise
+        lineage.append(self.job.run_dir, "end", attempt=self.number, reason="completed", step=self.step,
+                       epoch=self.epoch, stopped=self.stopped)  # fmt: skip
+        return Outcome(self.callbacks._history, self.model, self.proof, self.step)
+
+    # -- beginning -----------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        run = self.job.run_dir
+        rundir.sweep(run)
+        lineage.reconcile(run)
+        before = lineage.attempts(lineage.read(run))
+        self.number = len(before) + 1
+        self.named = run_callbacks.checked(self.job.callbacks())
+        self._rewind(before)
+        self._record()
+        self._announce()
+        self.callbacks = RunCallbacks(
+            self.named.values(),
+            model=self.model,
+            hooks=Hooks(self._began, self._epoch_begun, self._step_done, self._epoch_done),
+            epochs=self.job.epochs,
+            steps=self.order.steps(self.epoch),
+            verbose=self.job.verbose,
+        )
+        self.named["history"] = self.callbacks._history
+        self.callbacks.on_train_begin()
+
+    def _rewind(self, before: list[lineage.Record]) -> None:
+        run = self.job.run_dir
+        folders = [*run_callbacks.log_folders(self.named.values()), run / "logs"]
+        first = before[0].get("files", {}) if before else {}
+        logs.rewind(
+            run,
+            self._section("files", first),
+            folders=folders,
+            writers=[(str(r["host"]), int(r["pid"])) for r in before],
+        )
+        if self.origin.kind == "run":
+            run_callbacks.continue_files(self.named.values())
+        self.files_before = logs.sizes(run, run_callbacks.appended_files(self.named.values()))
+
+    def _record(self) -> None:
+        run, proof = self.job.run_dir, self.proof
+        if self.job.record is not None:
+            (run / "config.yaml").write_text(self.job.record)
+        lineage.append(
+            run,
+            "start",
+            attempt=self.number,
+            kind=self.origin.kind,
+            ckpt=str(self.job.ckpt.absolute()) if self.job.ckpt else None,
+            **{"from": {**self.origin.facts, "passed_over": list(self.origin.passed_over)}},
+            step=self.step,
+            epoch=self.epoch,
+            batch=self.batch,
+            epochs=self.job.epochs,
+            verdict=proof.verdict if proof else "fresh",
+            iterations_saved=proof.iterations_saved if proof else None,
+            iterations_restored=proof.iterations_restored if proof else None,
+            findings=[str(f) for f in proof.findings] if proof else [],
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            devices=self.job.devices,
+            versions={"tensorflow": tf.__version__, "keras": keras.__version__},
+            files=self.files_before,
+        )
+
+    def _announce(self) -> None:
+        say, job = self.job.say, self.job
+        lines = [f"run {job.run_dir}, attempt {self.number}: {_beginning(self.origin)}"]
+        lines += [f"passed over: {why}" for why in self.origin.passed_over]
+        lines += self.proof.lines() if self.proof else []
+        lines += [f"  drift, {job.prefer} holds: {line}" for line in self.notes]
+        for line in lines:
+            say(line)
+        self.own_log = OwnLog(job.run_dir / "logs" / "resume")
+        self.own_log.attempt(lines, step=self.step)
+        self._repeat_cost()
+
+    def _repeat_cost(self) -> None:
+        """What the checkpoint cost was logged after it was published, and so cut off when the logs were rewound."""
+        digest = self.origin.facts.get("digest")
+        for record in lineage.read(self.job.run_dir):
+            if record["event"] == "checkpoint" and record["digest"] == digest and "seconds" in record:
+                self.own_log.checkpoint(step=record["step"], seconds=record["seconds"], nbytes=record["bytes"])
+
+    def _began(self) -> None:
+        """After every callback's on_train_begin, which may reset what was restored."""
+        if self.origin.state is None:
+            return
+        restore.reassert(self.model, self.origin.state, accept=self.job.accept)
+        saved = self._section("callbacks", {})
+        memory.restore(self.named, saved)
+        for line in memory.differences(self.named, saved):
+            self.job.say(f"  {line}")
+        generators = self._section("rng", None)
+        if generators:
+            rng.restore(generators)
+        if self.rate is not None:
+            self.model.optimizer.learning_rate = self.rate
+        self.model.stop_training = self.stopped
+
+    # -- epochs --------------------------------------------------------------------------------------------------
+
+    def _one_epoch(self) -> None:
+        steps = self.order.steps(self.epoch)
+        self.callbacks.steps, self.callbacks.skipped = steps, self.batch
+        self.callbacks.mid_epoch = self.batch > 0
+        self.callbacks.set_params({**self.callbacks.params, "steps": steps})
+        if self.batch >= steps or self.stopped:
+            self._end_epoch_only()
+        else:
+            self._fit(steps)
+
+    def _fit(self, steps: int) -> None:
+        part = self.order.begin(self.epoch, self.batch)
+        for note in self._new_notes():
+            self.job.say(note)
+        before = self.epoch
+        self.model.fit(
+            part.adapter,
+            initial_epoch=before,
+            epochs=before + 1,
+            callbacks=self.callbacks,
+            verbose=self.job.verbose,
+            validation_data=self._validation_data(),
+            **self.job.validation_args,
+        )
+
+    def _new_notes(self) -> list[str]:
+        notes, self.order.notes = self.order.notes, []
+        return notes
+
+    def _validates(self) -> bool:
+        freq = self.job.validation_args.get("validation_freq", 1)
+        due = (self.epoch + 1) % freq == 0 if isinstance(freq, int) else self.epoch + 1 in freq
+        return self.job.validation is not None and due
+
+    def _validation_data(self) -> Any:
+        return self.validation.data(self.epoch, done=self.validated) if self._validates() else None
+
+    def _end_epoch_only(self) -> None:
+        """The epoch's batches are all applied: only its validation and its end are left, as `fit` would do them."""
+        self._epoch_begun()
+        results = run_callbacks.numbers(self.model.get_metrics_result())
+        epoch_logs = results if results.keys() == self.batch_logs.keys() else dict(self.batch_logs)
+        data, args = self._validation_data(), self.job.validation_args
+        if data is not None:
+            x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+            results = self.model.evaluate(
+                x=x,
+                y=y,
+                sample_weight=weight,
+                batch_size=args.get("validation_batch_size") or args.get("batch_size"),
+                steps=args.get("validation_steps"),
+                callbacks=self.callbacks,
+                return_dict=True,
+                verbose=self.job.verbose,
+            )
+            epoch_logs |= {f"val_{k}": v for k, v in results.items()}
+        self.callbacks.on_epoch_end(self.epoch, epoch_logs)
+
+    def _epoch_begun(self) -> None:
+        if self.origin.state is not None and self.callbacks.mid_epoch:
+            restore.epoch_in_progress(self.model, self.origin.state)
+
+    def _step_done(self, applied: int, logs: Mapping[str, Any] | None) -> None:
+        self.step += applied - self.batch
+        self.batch = applied
+        self.due = self.clockwork.after_step(self.step) or self.due
+        last = applied >= self.callbacks.steps
+        if self.due and not (last and not self._validates()):
+            self.batch_logs = run_callbacks.numbers(logs)
+            self._publish()
+
+    def _epoch_done(self, epochs: int, logs: Mapping[str, Any]) -> None:
+        self.stopped = bool(self.model.stop_training)
+        if self.batch < self.callbacks.steps and not self.stopped:
+            raise UsageError(
+                f"data.train ended after {self.batch} of {self.callbacks.steps} batches of epoch {epochs}; what this "
+                "epoch did since the last checkpoint is not kept. Give fit.steps_per_epoch its true value."
+            )
+        self.validated += self._validates()
+        self.epoch, self.batch, self.batch_logs, self.epoch_logs = epochs, 0, {}, logs
+        last = epochs >= self.job.epochs or self.stopped
+        if self.clockwork.after_epoch(epochs, last=last) or self.due:
+            self._publish()
+
+    # -- publishing ----------------------------------------------------------------------------------------------
+
+    def _publish(self) -> None:
+        started = time.perf_counter()
+        self.callbacks.settle()
+        state = capture.capture(self.model, epoch=self.epoch, batch=self.batch, progress=self._progress())
+        published = self.directory.publish(state)
+        self.due = False
+        self.clockwork.published()
+        seconds = time.perf_counter() - started
+        lineage.published(self.job.run_dir, published.path, attempt=self.number, seconds=seconds,
+                          bytes=published.nbytes)  # fmt: skip
+        self.own_log.checkpoint(step=state.iterations or 0, seconds=seconds, nbytes=published.nbytes)
+
+    def _progress(self) -> dict[str, Any]:
+        files = run_callbacks.appended_files(self.named.values())
+        self.own_log.flush()
+        files += logs.event_files([self.own_log.folder])
+        return {
+            "position": {
+                "epoch": self.epoch,
+                "batch": self.batch,
+                "steps": self.callbacks.steps,
+                "stopped": bool(self.model.stop_training),
+                "validated": self.validated,
+                "batch_logs": dict(self.batch_logs),
+            },
+            "epoch_logs": dict(self.epoch_logs) if self.epoch_logs is not None else None,
+            "callbacks": memory.states(self.named),
+            "rng": rng.state(),
+            "files": logs.sizes(self.job.run_dir, files),
+            "declared": dict(self.declared),
+        }
+
+    def _finish(self) -> None:
+        if isinstance(self.model.optimizer, keras.optimizers.Optimizer):
+            self.model.optimizer.finalize_variable_values(self.model.trainable_weights)
+        self.callbacks.finish(self.epoch_logs)
+        self.own_log.close()
+        for line in memory.unheld(self.named):
+            self.job.say(f"not kept in checkpoints: {line}")
+
+
+def _rescaled(batch: int, saved_steps: int | None, steps: int) -> int:
+    """The same share of the epoch where it has another number of batches now."""
+    return batch if saved_steps in (None, steps) else batch * steps // max(saved_steps or 1, 1)
+
+
+def _beginning(origin: Origin) -> str:
+    if origin.state is None:
+        return "a fresh start"
+    where = f"epoch {origin.epoch + 1}, batch {origin.batch}"
+    return f"continues {origin.state.path} (step {origin.state.iterations}, {where})"
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return f"failed: {type(error).__name__}: {error}".splitlines()[0]
+
+
+@contextlib.contextmanager
+def _averages_held_back(optimizer: Any) -> Iterator[None]:
+    """Keep `fit` from overwriting the weights with their averages at the end of every epoch."""
+    if optimizer is None:
+        yield
+        return
+    optimizer.finalize_variable_values = lambda variables: None
+    try:
+        yield
+    finally:
+        del optimizer.finalize_variable_values

@@ -1,0 +1,163 @@
+"""The state of any Keras callback: what its attributes hold, as plain values, and back.
+
+A callback that offers `get_state` and `set_state` is asked. Any other is read: attributes that are plain data, arrays,
+random generators, variables, metrics, or objects of the user's own made of these. What Keras sets up by itself
+(writers, files, functions) is left alone; anything else that cannot be held is named.
+"""
+
+from __future__ import annotations
+
+import io
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from resume import plain
+from resume.errors import ContinuityError
+from resume.state import digest, spec_of
+
+_SET_BY_KERAS = frozenset({"_model", "model", "params", "_params"})
+_DISPLAY = (keras.callbacks.ProgbarLogger,)
+_REBUILT = (types.ModuleType, type, io.IOBase, np.ufunc)  # made again by the code that made them
+_REBUILT_MODULES = ("tensorflow", "keras", "tensorboard", "threading", "_thread", "logging", "csv", "_csv")
+_DEPTH = 6
+
+
+def names(callbacks: Mapping[str, keras.callbacks.Callback]) -> list[str]:
+    """The callbacks that have a state at all."""
+    return [name for name, callback in callbacks.items() if not isinstance(callback, _DISPLAY)]
+
+
+def states(callbacks: Mapping[str, keras.callbacks.Callback]) -> dict[str, Any]:
+    """State by callback name, as `plain.encode` takes it."""
+    return {name: _state(callbacks[name]) for name in names(callbacks)}
+
+
+def unheld(callbacks: Mapping[str, keras.callbacks.Callback]) -> list[str]:
+    """`callback.attribute (type)` for what no checkpoint can hold."""
+    missing: list[str] = []
+    for name in names(callbacks):
+        if not _speaks(callbacks[name]):
+            _Reader(missing.append).attributes(callbacks[name], name)
+    return missing
+
+
+def restore(callbacks: Mapping[str, keras.callbacks.Callback], saved: Mapping[str, Any]) -> None:
+    """Put saved states back, after `on_train_begin`, which wipes many of them."""
+    for name in names(callbacks):
+        if name in saved:
+            _restore(callbacks[name], saved[name])
+
+
+def differences(callbacks: Mapping[str, keras.callbacks.Callback], saved: Mapping[str, Any]) -> list[str]:
+    """What differs after `restore`: callbacks that came or went, a sentence each.
+
+    Raises ContinuityError for a callback whose state does not read back as it was saved.
+    """
+    today = states(callbacks)
+    for name in today.keys() & saved.keys():
+        if _comparable(today[name]) != _comparable(saved[name]):
+            raise ContinuityError(f"callback {name}: its state reads back different from what was saved.")
+    gone = [f"callback {name} of the checkpoint is not configured today: its state is dropped" for name in saved
+            if name not in today]  # fmt: skip
+    return gone + [f"callback {name} is new: it starts fresh" for name in today if name not in saved]
+
+
+def _comparable(state: Any) -> Any:
+    return plain.encode(state, keep=lambda array: str(spec_of(array)) + digest(array))
+
+
+def _speaks(callback: Any) -> bool:
+    return callable(getattr(callback, "get_state", None)) and callable(getattr(callback, "set_state", None))
+
+
+def _state(callback: Any) -> dict[str, Any]:
+    held = {"class": type(callback).__name__}
+    if _speaks(callback):
+        return held | {"state": callback.get_state()}
+    chosen = getattr(callback, "monitor_op", None) is not None
+    return held | {"monitored": chosen, "attributes": _Reader().attributes(callback, "")}
+
+
+def _restore(callback: Any, saved: Mapping[str, Any]) -> None:
+    if "state" in saved:
+        callback.set_state(saved["state"])
+        return
+    if saved["monitored"] and hasattr(callback, "_set_monitor_op"):
+        # Chosen lazily by Keras, at a price: it flips the sign of min_delta. Let it do that first; the saved
+        # min_delta, flipped once already, then overwrites it.
+        callback._set_monitor_op()
+    _write_attributes(callback, saved["attributes"])
+
+
+class _Reader:
+    """Reads attributes; `report` hears of each that cannot be held."""
+
+    def __init__(self, report: Callable[[str], Any] = lambda _: None) -> None:
+        self._report = report
+
+    def attributes(self, owner: Any, where: str, depth: int = 0) -> dict[str, Any]:
+        out = {}
+        for attribute, item in vars(owner).items():
+            if attribute in _SET_BY_KERAS:
+                continue
+            for held in self._item(item, f"{where}.{attribute}", depth):
+                out[attribute] = held
+        return out
+
+    def _item(self, item: Any, where: str, depth: int) -> Iterator[tuple[str, Any]]:
+        """(how, what) for an item that can be held; nothing otherwise."""
+        variables = _variables(item)
+        if variables is not None:
+            yield "variables", [np.array(v.numpy()) for v in variables]
+        elif isinstance(item, tf.Tensor):
+            yield "tensor", np.array(item.numpy())
+        elif _is_plain(item):
+            yield "plain", item
+        elif _is_rebuilt(item):
+            return
+        elif hasattr(item, "__dict__") and depth < _DEPTH:
+            yield "object", self.attributes(item, where, depth + 1)
+        else:
+            self._report(f"{where.lstrip('.')} ({type(item).__name__})")
+
+
+def _write_attributes(owner: Any, saved: Mapping[str, Any]) -> None:
+    for attribute, (how, held) in saved.items():
+        if how == "plain":
+            setattr(owner, attribute, held)
+        elif how == "tensor":
+            setattr(owner, attribute, tf.constant(held))
+        elif how == "variables":
+            for variable, array in zip(_variables(getattr(owner, attribute)) or [], held, strict=True):
+                variable.assign(array)
+        else:
+            _write_attributes(getattr(owner, attribute), held)
+
+
+def _variables(item: Any) -> list[Any] | None:
+    """The variables that an item is or has; None for anything that is no variable, metric or generator."""
+    if isinstance(item, keras.Variable | tf.Variable):
+        return [item]
+    if isinstance(item, keras.Metric):
+        return list(item.variables)
+    if isinstance(item, keras.random.SeedGenerator | tf.random.Generator):
+        return [item.state]
+    return None
+
+
+def _is_plain(item: Any) -> bool:
+    try:
+        plain.encode(item, keep=lambda _: "")
+    except plain.NotPlainError:
+        return False
+    return True
+
+
+def _is_rebuilt(item: Any) -> bool:
+    module = str(getattr(type(item), "__module__", ""))
+    return callable(item) or isinstance(item, _REBUILT) or module.split(".")[0] in _REBUILT_MODULES

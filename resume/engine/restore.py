@@ -1,0 +1,158 @@
+"""TrainState -> live objects: by name and role, never by position; then read back and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from resume import continuity, names
+from resume.continuity import NEVER_HELD, Proof
+from resume.engine import archive, live
+from resume.errors import ContinuityError
+from resume.state import ITERATION, Arrays, Spec, TrainState, spec_of
+
+
+def restore(
+    model: keras.Model, state: TrainState, *, accept: Sequence[str] = (), position: bool = True
+) -> Proof:
+    """Assign every array of the source to its live variable, re-read all of them, and say what was found.
+
+    The model must be built and compiled, its optimizer and metrics built. Nothing is raised for a mismatch: the
+    proof's verdict is `broken` then, and what could be assigned has been. `position=False`: the model alone is wanted,
+    not the place in its run.
+    """
+    batch = state.batch if position else None
+    found = live.of(model)
+    wanted = _that_count(found.variables, batch)
+    state = aligned(model, state, accept=accept)
+    saved: dict[str, Spec] = {}
+    for name in _that_count(state.specs, batch):
+        array = state.arrays[name]
+        saved[name] = spec_of(array)
+        if name in wanted and _fits(array, wanted[name]):
+            wanted[name].assign(array)
+    reread = {name: spec_of(live.value(variable)) for name, variable in wanted.items()}
+    return continuity.prove(
+        saved,
+        reread,
+        accept=(*accept, *(NEVER_HELD if state.format != "native" else ())),
+        absent=() if state.format == "native" or not position else ("position", "callbacks"),
+        iterations=(state.iterations, _iterations(wanted)),
+    )
+
+
+def reassert(model: keras.Model, state: TrainState, *, accept: Sequence[str] = ()) -> None:
+    """Put back what has been changed since the restore (by a callback's on_train_begin, say); generators too."""
+    variables = live.of(model).variables
+    state = aligned(model, state, accept=accept)
+    for name in {**_that_count(state.specs, state.batch), **{n: None for n in state.specs if n.startswith("rng/")}}:
+        if name in variables and _fits(state.arrays[name], variables[name]):
+            _assign(name, variables[name], state.arrays[name])
+
+
+def epoch_in_progress(model: keras.Model, state: TrainState) -> None:
+    """Put back the accumulators of the epoch in progress, which `fit` has just reset."""
+    for name, variable in live.epoch_metrics(live.of(model)).items():
+        if name in state.specs:
+            _assign(name, variable, state.arrays[name])
+
+
+def _assign(name: str, variable: Any, array: np.ndarray[Any, Any]) -> None:
+    if spec_of(live.value(variable)) != spec_of(array):
+        variable.assign(array)
+        if spec_of(live.value(variable)) != spec_of(array):
+            raise ContinuityError(f"{name}: restored, but reads back different. Nothing was trained.")
+
+
+def aligned(model: keras.Model, state: TrainState, *, accept: Sequence[str] = ()) -> TrainState:
+    """The state under the live model's names; without the optimizer's arrays where a fresh optimizer was accepted."""
+    state = _rekeyed(model, state, live.of(model))
+    class_name = type(model.optimizer).__name__
+    if "optimizer" in accept and state.optimizer is not None and state.optimizer.class_name != class_name:
+        specs = {n: s for n, s in state.specs.items() if not n.startswith("optimizer/")}
+        return replace(state, arrays=Arrays(specs, read=state.arrays.__getitem__), optimizer=None)
+    return state
+
+
+def _that_count(named: Mapping[str, Any], batch: int | None) -> dict[str, Any]:
+    """Without callbacks and generators (restored later), and without the accumulators of an epoch that is over."""
+    ignored = ["callbacks/", "rng/"] if batch else ["callbacks/", "rng/", "metrics/"]
+    return {name: item for name, item in named.items() if not name.startswith(tuple(ignored))}
+
+
+def _fits(array: np.ndarray[Any, Any], variable: Any) -> bool:
+    current = live.value(variable)
+    return current.shape == array.shape and current.dtype == array.dtype
+
+
+def _iterations(variables: Mapping[str, Any]) -> int | None:
+    return int(live.value(variables[ITERATION])) if ITERATION in variables else None
+
+
+def _rekeyed(model: keras.Model, state: TrainState, found: live.Live) -> TrainState:
+    """The state under the live model's names: through positions for `.keras`, through renumbered names otherwise."""
+    if state.format == "keras":
+        return _renamed(state, _by_address(model, state, found))
+    if state.specs.keys() >= {n for n in found.variables if n.startswith("model/")}:
+        return state
+    return _renamed(state, _by_shift(state, found))
+
+
+def _by_address(model: keras.Model, state: TrainState, found: live.Live) -> dict[str, str]:
+    """Saved name -> live name, through the place that each live variable has in an archive."""
+    live_names = {id(variable): name for name, variable in found.variables.items()}
+    places = {a: live_names[id(v)] for a, v in archive.addresses(model).items() if id(v) in live_names}
+    return {name: places[raw] for name, raw in state.raw_names.items() if raw in places}
+
+
+def _by_shift(state: TrainState, found: live.Live) -> dict[str, str]:
+    """Saved name -> live name where Keras's counters differ by one constant a kind of layer, and by nothing else."""
+    saved = [n for n in state.specs if n.startswith("model/")]
+    lives = [n for n in found.variables if n.startswith("model/")]
+    if len(saved) != len(lives):
+        return {}
+    every = frozenset(part for name in (*saved, *lives) for part in name.split("/"))
+    pairs = dict(
+        zip(names.canonical(saved, root=None, auto=every), saved, strict=True)
+    )
+    matched = {
+        pairs[c]: name
+        for c, name in zip(names.canonical(lives, root=None, auto=every), lives, strict=True)
+        if c in pairs
+    }
+    if len(matched) != len(lives) or not _constant_shift(matched):
+        return {}
+    bare = {s.removeprefix("model/"): n.removeprefix("model/") for s, n in matched.items()}
+    return matched | _slots_renamed(state, bare)
+
+
+def _constant_shift(matched: Mapping[str, str]) -> bool:
+    """Names that a user gave do not shift: a pair of them that would be swapped breaks the constant."""
+    shifts: dict[str, set[int]] = {}
+    for saved, found in matched.items():
+        for a, b in zip(saved.split("/"), found.split("/"), strict=True):
+            base, number = names.split_number(a)
+            shifts.setdefault(base, set()).add(names.split_number(b)[1] - number)
+    return all(len(found) == 1 for found in shifts.values())
+
+
+def _slots_renamed(state: TrainState, bare: Mapping[str, str]) -> dict[str, str]:
+    out = {}
+    for name in state.specs:
+        head, _, rest = name.partition("/")
+        role, _, owner = rest.partition("/")
+        if head == "optimizer" and owner in bare:
+            out[name] = f"optimizer/{role}/{bare[owner]}"
+    return out
+
+
+def _renamed(state: TrainState, to: Mapping[str, str]) -> TrainState:
+    if not to:
+        return state
+    back = {to.get(name, name): name for name in state.specs}
+    specs = {new: state.specs[old] for new, old in back.items()}
+    return replace(state, arrays=Arrays(specs, read=lambda name: state.arrays[back[name]]))

@@ -1,0 +1,44 @@
+"""Everything that a user can be told, and the exit code that goes with it.
+
+* ResumeError                 1   anything unforeseen
+  + UsageError                2   a command line, a configuration or a source that cannot be used as given
+    x SourceError             2   a file that is not there, is not a checkpoint, or is damaged
+    x DriftError              2   configuration and checkpoint disagree, and nobody said which one holds
+  x ContinuityError           3   the restored state is not the saved one
+  x NoCheckpointError         4   a run directory that has checkpoints, none of them whole
+  x RunInUseError             5   another process trains in this run directory
+
+A message is one to three lines: what, where (file, path of the variable), saved -> found, what to type next.
+"""
+
+EXIT_COMPLETED = 0
+
+
+class ResumeError(Exception):
+    """Whatever this package refuses to do; shown without a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(ResumeError):
+    exit_code = 2
+
+
+class SourceError(UsageError):
+    """A source (any format) that cannot be read as a training state."""
+
+
+class DriftError(UsageError):
+    """Today's configuration contradicts the checkpoint's."""
+
+
+class ContinuityError(ResumeError):
+    exit_code = 3
+
+
+class NoCheckpointError(ResumeError):
+    exit_code = 4
+
+
+class RunInUseError(ResumeError):
+    exit_code = 5

@@ -1,0 +1,140 @@
+"""The append-only record of a run: one JSON object a line in lineage.jsonl.
+
+    {"event": "start", "attempt": 2, "from": {...}, "verdict": "exact", "host": ..., "pid": ..., ...}
+    {"event": "checkpoint", "attempt": 2, "path": "checkpoints/step-00000040", "digest": ..., "step": 40, ...}
+    {"event": "end", "attempt": 2, "reason": "completed", "step": 80}
+
+A killed attempt has no end. A line that a kill has cut short is skipped, and never glued to the next.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from resume.formats import native
+from resume.rundir import Checkpoint, checkpoints
+
+FILE = "lineage.jsonl"
+Record = Mapping[str, Any]
+
+
+def read(run: Path) -> list[Record]:
+    """All whole lines, oldest first."""
+    file = run / FILE
+    lines = file.read_bytes().split(b"\n") if file.is_file() else []
+    parsed = (_parse(line) for line in lines)
+    return [record for record in parsed if record is not None]
+
+
+def _parse(line: bytes) -> Record | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and "event" in record else None
+
+
+def append(run: Path, event: str, **facts: Any) -> None:
+    """Add a line and sync it."""
+    line = json.dumps({"event": event, "time": time.time(), **facts}, default=str).encode()
+    handle = os.open(run / FILE, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        size = os.fstat(handle).st_size
+        torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
+        os.write(handle, (b"\n" if torn else b"") + line + b"\n")
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def attempts(records: Sequence[Record]) -> list[Record]:
+    return [r for r in records if r["event"] == "start"]
+
+
+def published(run: Path, checkpoint: Path, *, attempt: int, **facts: Any) -> None:
+    """Record a published checkpoint, with the digest of its manifest as its identity."""
+    manifest = native.read_manifest(checkpoint)
+    append(run, "checkpoint", attempt=attempt, **identity(run, checkpoint, manifest), **facts)
+
+
+def identity(run: Path, checkpoint: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "path": str(checkpoint.relative_to(run)),
+        "digest": manifest["digest"],
+        "step": manifest["step"],
+        "epoch": manifest["epoch"],
+        "batch": manifest["batch"],
+    }
+
+
+def reconcile(run: Path) -> None:
+    """Record what a killed attempt had published but not yet noted."""
+    records = read(run)
+    known = {r["digest"] for r in records if r["event"] == "checkpoint"}
+    attempt = len(attempts(records))
+    for checkpoint in checkpoints(run):
+        if not checkpoint.damage() and native.read_manifest(checkpoint.path)["digest"] not in known:
+            published(run, checkpoint.path, attempt=attempt, noted_late=True)
+
+
+def breaks(run: Path) -> list[str]:
+    """Where the lineage is not continuous, a sentence each.
+
+    Every attempt after the first must have begun at a checkpoint that the run had published before, and at the newest
+    such one unless the lineage says that newer ones were damaged.
+    """
+    found: list[str] = []
+    known: list[Record] = []
+    for record in read(run):
+        if record["event"] == "checkpoint":
+            known.append(record)
+        elif record["event"] == "start":
+            found += _start_breaks(record, known)
+    return found + _unrecorded(run, known)
+
+
+def _start_breaks(start: Record, known: Sequence[Record]) -> list[str]:
+    attempt, begun = start["attempt"], start.get("from") or {}
+    if start.get("verdict") not in ("exact", "partial", "fresh"):
+        return [f"attempt {attempt} began with verdict {start.get('verdict')}."]
+    if not known:
+        return []  # fresh, or from a source outside the run: there was nothing to continue
+    digests = [r["digest"] for r in known]
+    if begun.get("digest") not in digests:
+        return [f"attempt {attempt} did not begin where a checkpoint of this run ended."]
+    newer = known[len(digests) - digests[::-1].index(begun["digest"]) :]
+    if newer and not begun.get("passed_over"):
+        return [f"attempt {attempt} began at step {begun.get('step')}, though step {newer[-1]['step']} was published."]
+    return []
+
+
+def _unrecorded(run: Path, known: Sequence[Record]) -> list[str]:
+    digests = {r["digest"] for r in known}
+    return [
+        f"{c.path}: not in the lineage."
+        for c in checkpoints(run)
+        if not c.damage() and native.read_manifest(c.path)["digest"] not in digests and not _newest(run, c)
+    ]
+
+
+def _newest(run: Path, checkpoint: Checkpoint) -> bool:
+    """A kill between publishing and noting it leaves the newest checkpoint unrecorded until the next attempt."""
+    return checkpoint == checkpoints(run)[-1]
+
+
+def completed(run: Path, *, epochs: int) -> str | None:
+    """A sentence when the run is finished and nothing more is asked of it; None otherwise."""
+    ends = [r for r in read(run) if r["event"] in ("start", "end", "checkpoint")]
+    if not ends or ends[-1]["event"] != "end" or ends[-1].get("reason") != "completed":
+        return None
+    last = ends[-1]
+    stopped = bool(last.get("stopped"))
+    if not stopped and last["epoch"] < epochs:
+        return None
+    why = " (stopped by a callback)" if stopped else ""
+    return f"finished already, {last['epoch']} epochs, step {last['step']}{why}"

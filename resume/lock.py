@@ -1,0 +1,45 @@
+"""One process a run directory: a lock that the kernel frees when its holder dies, and a note of who holds it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+
+from resume.errors import RunInUseError
+
+_OWNER = "owner.json"
+
+
+@contextlib.contextmanager
+def held(run: Path) -> Iterator[None]:
+    """Hold the run's lock. Raises RunInUseError, naming the holder, when another process has it.
+
+    The lock file itself is never deleted: a process that waits on a deleted file would hold a lock nobody else sees.
+    """
+    lock = filelock.FileLock(run / "lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise RunInUseError(f"{run}: another process trains here ({_owner(run)}). Wait for it, or stop it.") from None
+    try:
+        facts = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%F %T")}
+        (run / _OWNER).write_text(json.dumps(facts))
+        yield
+    finally:
+        (run / _OWNER).unlink(missing_ok=True)
+        lock.release()
+
+
+def _owner(run: Path) -> str:
+    try:
+        facts = json.loads((run / _OWNER).read_text())
+        return f"host {facts['host']}, pid {facts['pid']}, since {facts['since']}"
+    except (OSError, ValueError, KeyError):
+        return "it has not said who it is"

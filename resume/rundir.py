@@ -1,0 +1,208 @@
+"""A run directory: publish a checkpoint atomically, list them, find the newest whole one, retire old ones.
+
+    runs/a/
+        checkpoints/step-00001200/   one published checkpoint; step-00001200.1 is a later position at the same step
+        logs/                        TensorBoard
+        lineage.jsonl                attempts and what they published (resume.lineage)
+        config.yaml                  the configuration of the newest attempt, resolved
+        lock                         held by the process that trains here (resume.lock)
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from resume import formats, plain
+from resume.errors import NoCheckpointError, SourceError
+from resume.formats import native
+from resume.state import TrainState
+
+_NAME = re.compile(r"^step-(\d{8,})(?:\.(\d+))?$")
+_UNFINISHED = ".unfinished-"
+_RETIRED = ".retired-"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A published directory, by its name alone; whether it is whole is `damage`'s to say."""
+
+    path: Path
+    step: int
+    ordinal: int  # 0 for the first position published at this step
+
+    @property
+    def order(self) -> tuple[int, int]:
+        return (self.step, self.ordinal)
+
+    def damage(self) -> list[str]:
+        """What is wrong with it, every digest re-read; empty when whole."""
+        return list(native.damage(self.path))
+
+
+def checkpoints(run: Path) -> list[Checkpoint]:
+    """Published checkpoints, oldest first, found by scanning (there is no pointer that could lie)."""
+    folder = run / "checkpoints"
+    names = [(p, _NAME.match(p.name)) for p in folder.iterdir()] if folder.is_dir() else []
+    found = [Checkpoint(p, int(m[1]), int(m[2] or 0)) for p, m in names if m]
+    return sorted(found, key=lambda c: c.order)
+
+
+def is_run(path: Path) -> bool:
+    return (path / "checkpoints").is_dir() or (path / "lineage.jsonl").is_file()
+
+
+def newest_whole(run: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint whose every digest holds, and a sentence for each newer one that was passed over.
+
+    None when nothing was ever published. Raises NoCheckpointError when checkpoints are there and none is whole.
+    """
+    passed: list[str] = []
+    found = checkpoints(run)
+    for checkpoint in reversed(found):
+        damage = checkpoint.damage()
+        if not damage:
+            return checkpoint, passed
+        passed.append(damage[0])
+    if passed:
+        raise NoCheckpointError(
+            f"{run}: none of its {len(passed)} checkpoints is whole; the newest: {passed[0]}\n"
+            "Nothing was changed. Restore one of them from a backup, or start anew in another run_dir."
+        )
+    return None, []
+
+
+def read(path: str | os.PathLike[str]) -> TrainState:
+    """The training state in any source; for a run directory, its newest whole checkpoint."""
+    source = Path(path)
+    if source.is_dir() and not native.holds(source) and is_run(source):
+        checkpoint, _ = newest_whole(source)
+        if checkpoint is None:
+            raise SourceError(f"{source}: a run directory in which nothing has been published yet.")
+        source = checkpoint.path
+    return formats.read(source)
+
+
+@dataclass(frozen=True)
+class Published:
+    path: Path
+    seconds: float
+    nbytes: int
+
+
+def publish(run: Path, state: TrainState) -> Published:
+    """Write a state as the run's next checkpoint: a temporary sibling, synced, renamed, parent synced.
+
+    Whatever kills this process, at whatever moment, the checkpoints published before stay as they were.
+    Raises OSError (a full disk, say) after removing what it had begun.
+    """
+    started = time.perf_counter()
+    folder = run / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    begun = folder / f"{_UNFINISHED}{uuid.uuid4().hex}"
+    begun.mkdir()
+    try:
+        native.write(begun, state)
+        target = _next_name(folder, state.iterations or 0)
+        os.rename(begun, target)
+    except BaseException:
+        shutil.rmtree(begun, ignore_errors=True)
+        raise
+    native.sync_directory(folder)
+    return Published(target, time.perf_counter() - started, state.nbytes)
+
+
+def _next_name(folder: Path, step: int) -> Path:
+    """A free name for this step. A damaged checkpoint that stands there is in the way of its own repair: it goes."""
+    for checkpoint in checkpoints(folder.parent):
+        if checkpoint.step >= step and checkpoint.damage():
+            retire(checkpoint)
+    taken = [c.ordinal for c in checkpoints(folder.parent) if c.step == step]
+    name = f"step-{step:08d}"
+    return folder / (f"{name}.{max(taken) + 1}" if taken else name)
+
+
+def retire(checkpoint: Checkpoint) -> None:
+    """Remove a checkpoint; renamed first, so that a half-removed one never looks published."""
+    hidden = checkpoint.path.with_name(f"{_RETIRED}{uuid.uuid4().hex}")
+    os.rename(checkpoint.path, hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def sweep(run: Path) -> None:
+    """Remove what killed attempts left behind. Only for the holder of the lock."""
+    folder = run / "checkpoints"
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name.startswith((_UNFINISHED, _RETIRED)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Best:
+    """Keep the checkpoint with the best value of a logged metric."""
+
+    metric: str
+    mode: str = "min"
+
+    @classmethod
+    def named(cls, text: str | None) -> Best | None:
+        """From `val_loss`, or `max:val_accuracy`; without a mode, names that say accuracy or score are maximised."""
+        if text is None:
+            return None
+        mode, _, metric = text.rpartition(":")
+        rising = any(word in metric for word in ("acc", "auc", "precision", "recall", "f1", "score", "iou"))
+        return cls(metric, mode or ("max" if rising else "min"))
+
+    def of(self, values: Mapping[Path, float]) -> Path | None:
+        pick = min if self.mode == "min" else max
+        return pick(values, key=lambda path: values[path]) if values else None
+
+
+@dataclass(frozen=True)
+class Retention:
+    """Which checkpoints stay: any of these rules keeps one."""
+
+    last: int = 2
+    every_steps: int | None = None
+    best: Best | None = None
+
+    def retired(self, found: Iterable[Checkpoint], *, logs: Mapping[Path, Mapping[str, Any]]) -> list[Checkpoint]:
+        """Of the checkpoints, oldest first, those that no rule keeps. `logs`: epoch logs by path, where there are any."""
+        ordered = sorted(found, key=lambda c: c.order)
+        kept = {c.path for c in ordered[-max(self.last, 1) :]}
+        if self.every_steps:
+            # The first at or after each multiple: a schedule need not hit the multiple itself.
+            firsts = {c.step // self.every_steps: c.path for c in reversed(ordered)}
+            kept |= {path for multiple, path in firsts.items() if multiple}
+        if self.best:
+            metric = self.best.metric
+            kept |= {self.best.of({p: v[metric] for p, v in logs.items() if metric in v}) or Path()}
+        return [c for c in ordered if c.path not in kept]
+
+
+@dataclass
+class Directory:
+    """A run directory that this process writes to; it holds the lock."""
+
+    path: Path
+    retention: Retention = field(default_factory=Retention)
+
+    def publish(self, state: TrainState) -> Published:
+        published = publish(self.path, state)
+        found = checkpoints(self.path)
+        for checkpoint in self.retention.retired(found, logs=self._logs(found)):
+            retire(checkpoint)
+        return published
+
+    def _logs(self, found: Iterable[Checkpoint]) -> dict[Path, Mapping[str, Any]]:
+        if self.retention.best is None:
+            return {}
+        progress = {c.path: plain.decode(native.read_manifest(c.path)["progress"]) for c in found}
+        return {p: v["epoch_logs"] for p, v in progress.items() if v.get("epoch_logs")}

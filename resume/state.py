@@ -1,0 +1,159 @@
+"""A training state as plain values: arrays by canonical name, position, and the configs that made it. NumPy only.
+
+Canonical names
+    model/<variable path>               weights and other variables of the model
+    optimizer/iteration                 the raw counter of batches applied: *the* step
+    optimizer/learning_rate, ...        the optimizer's other scalars
+    optimizer/<role>/<variable path>    slot variables (role = momentum, velocity, average, gradient_accumulator, ...)
+    optimizer/loss_scale/<name>         what a LossScaleOptimizer adds around its inner optimizer
+    seeds/<layer path>/<name>           seed generators of layers
+    metrics/<variable path>             accumulators of the epoch in progress
+    callbacks/..., rng/...              arrays held by callbacks, random number generators
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import xxhash
+
+ITERATION = "optimizer/iteration"
+LEARNING_RATE = "optimizer/learning_rate"
+
+_NUMPY_DTYPES = {
+    name: np.dtype(name)
+    for name in ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+} | {name: np.dtype(name) for name in ("float16", "float32", "float64", "complex64", "complex128")}
+_NUMPY_DTYPES["bfloat16"] = np.dtype(ml_dtypes.bfloat16)
+
+
+def dtype_named(name: str) -> np.dtype[Any]:
+    """The NumPy dtype called `name`; bfloat16 included. Raises KeyError for a dtype that no checkpoint holds."""
+    return _NUMPY_DTYPES[name]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is known of an array before it is read."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    digest: str | None = None  # xxh3-128 of the bytes, little-endian C order; None where the format has none
+
+    @property
+    def nbytes(self) -> int:
+        return dtype_named(self.dtype).itemsize * int(np.prod(self.shape, dtype=np.int64))
+
+    def __str__(self) -> str:
+        return f"{self.dtype}{list(self.shape)}"
+
+
+def digest(array: np.ndarray[Any, Any]) -> str:
+    """xxh3-128 of the array's bytes in C order, 32 hex digits (https://xxhash.com). Not a defence against forgery."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return xxhash.xxh3_128_hexdigest(flat.view(np.uint8).data if flat.size else b"")
+
+
+def spec_of(array: np.ndarray[Any, Any]) -> Spec:
+    return Spec(dtype=array.dtype.name, shape=tuple(array.shape), digest=digest(array))
+
+
+class Arrays(Mapping[str, np.ndarray[Any, Any]]):
+    """Arrays by canonical name, read from their source when asked for and not kept."""
+
+    def __init__(
+        self, specs: Mapping[str, Spec], *, read: Callable[[str], np.ndarray[Any, Any]]
+    ) -> None:
+        self.specs = dict(specs)
+        self._read = read
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Arrays:
+        """Arrays that are already in memory."""
+        held = {name: np.asarray(array) for name, array in arrays.items()}
+        return cls({name: spec_of(array) for name, array in held.items()}, read=held.__getitem__)
+
+    def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
+        if name not in self.specs:
+            raise KeyError(name)
+        return self._read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.specs)
+
+    def __len__(self) -> int:
+        return len(self.specs)
+
+
+@dataclass(frozen=True)
+class OptimizerInfo:
+    """An optimizer as its source describes it. For a LossScaleOptimizer: that one; `inner` is what it wraps."""
+
+    class_name: str
+    config: Mapping[str, Any]
+
+    @property
+    def inner(self) -> OptimizerInfo:
+        wrapped = self.config.get("inner_optimizer")
+        if self.class_name != "LossScaleOptimizer" or not isinstance(wrapped, Mapping):
+            return self
+        return OptimizerInfo(str(wrapped.get("class_name")), wrapped.get("config") or {})
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """All that influences the next step, as one source holds it."""
+
+    format: str  # "native", "h5", "keras"
+    path: Path
+    arrays: Arrays
+    model_config: Mapping[str, Any] | None = None  # Keras's serialised object: class_name, config, ...
+    compile_config: Mapping[str, Any] | None = None
+    optimizer: OptimizerInfo | None = None
+    keras_version: str | None = None
+    epoch: int | None = None  # epochs completed
+    batch: int | None = None  # batches of the epoch in progress that are already applied
+    progress: Mapping[str, Any] = field(default_factory=dict)  # native only, as resume.plain encodes it
+    raw_names: Mapping[str, str] = field(default_factory=dict)  # canonical name -> the name in the file
+    notes: tuple[str, ...] = ()  # what a reader had to derive or assume, in plain words
+
+    @property
+    def specs(self) -> Mapping[str, Spec]:
+        return self.arrays.specs
+
+    @property
+    def iterations(self) -> int | None:
+        """The raw counter of batches applied (with gradient accumulation: not Keras's divided `iterations`)."""
+        return int(self.arrays[ITERATION]) if ITERATION in self.specs else None
+
+    @property
+    def learning_rate(self) -> float | None:
+        """The learning rate as a number; None under a schedule, or where the source holds no optimizer."""
+        if self.optimizer is not None and isinstance(
+            self.optimizer.inner.config.get("learning_rate"), Mapping
+        ):
+            return None
+        return float(self.arrays[LEARNING_RATE]) if LEARNING_RATE in self.specs else None
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        return tuple(name for name in self.specs if is_slot(name))
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        return tuple(name for name in self.specs if name.startswith("model/"))
+
+    @property
+    def nbytes(self) -> int:
+        return sum(spec.nbytes for spec in self.specs.values())
+
+
+def is_slot(name: str) -> bool:
+    """Whether a canonical name is a slot variable: an optimizer variable that belongs to one trainable variable."""
+    parts = name.split("/")
+    return parts[0] == "optimizer" and len(parts) > 2 and parts[1] not in ("loss_scale", "inner")

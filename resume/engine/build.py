@@ -10,6 +10,7 @@ import keras
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 
+from resume.engine.callbacks import without_double_board
 from resume.engine.loop import Built
 from resume.errors import SourceError, UsageError
 from resume.settings import Settings
@@ -56,7 +57,9 @@ def node(config: Any, name: str, *, partial: bool = False) -> Any:
 
 
 def callbacks(nodes: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: node(config, f"callbacks.{name}") for name, config in nodes.items() if config is not None}
+    """Callbacks by their names in the configuration."""
+    made = {name: node(config, f"callbacks.{name}") for name, config in nodes.items() if config is not None}
+    return without_double_board(made, shipped="tensorboard")
 
 
 def model_builder(settings: Settings, custom: Mapping[str, Any]) -> Callable[[TrainState | None], Built]:
@@ -66,7 +69,6 @@ def model_builder(settings: Settings, custom: Mapping[str, Any]) -> Callable[[Tr
     """
 
     def build(state: TrainState | None) -> Built:
-        keras.utils.clear_session()  # names must not depend on what was built before
         if settings.dtype_policy:
             keras.config.set_dtype_policy(settings.dtype_policy)
         keras.utils.set_random_seed(settings.seed)

@@ -110,6 +110,12 @@ def checked(callbacks: Mapping[str, Any]) -> dict[str, keras.callbacks.Callback]
     return dict(callbacks)
 
 
+def without_double_board(callbacks: Mapping[str, Any], *, shipped: str) -> dict[str, Any]:
+    """Without the shipped TensorBoard where the user has one: two of them would write each other's points."""
+    boards = [name for name, callback in callbacks.items() if _is_tensorboard(callback)]
+    return {name: c for name, c in callbacks.items() if name != shipped or boards in ([], [shipped])}
+
+
 def log_folders(callbacks: Iterable[keras.callbacks.Callback]) -> list[Path]:
     return [Path(c.log_dir) for c in callbacks if isinstance(c, keras.callbacks.TensorBoard)]
 

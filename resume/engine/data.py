@@ -243,11 +243,10 @@ def call(source: Callable[..., Any], **offered: Any) -> Any:
 
 
 def _parameters(source: Callable[..., Any]) -> set[str]:
-    parameters = inspect.signature(source).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return {"epoch", "seed"}
+    """The names that a function takes and that its configuration has not given yet; `**kwargs` takes none by name."""
+    named = inspect.signature(source).parameters.values()
     bound = source.keywords if isinstance(source, functools.partial) else {}
-    return {p.name for p in parameters} - set(bound)
+    return {p.name for p in named if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)} - set(bound)
 
 
 def is_stateful(dataset: tf.data.Dataset) -> bool:

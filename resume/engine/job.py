@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from resume.settings import Settings
 
 def run(settings: Settings, *, record: str) -> Outcome:
     """Train as the settings say. `record`: the resolved configuration as text, kept in the run directory."""
+    logging.getLogger("tensorflow").setLevel(logging.WARNING)
     if settings.deterministic:
         keras.utils.set_random_seed(settings.seed)
         tf.config.experimental.enable_op_determinism()
@@ -28,6 +30,7 @@ def run(settings: Settings, *, record: str) -> Outcome:
         memory_growth=settings.devices.memory_growth,
     )
     print(f"devices: {chosen.description}")
+    keras.utils.clear_session()  # names must not depend on what was built before; outside any strategy's scope
     custom = build.custom_objects(settings.custom_objects)
     with keras.saving.custom_object_scope(custom):
         return train(_job(settings, custom, chosen, record))

@@ -252,7 +252,7 @@ class _Attempt:
     def run(self) -> Outcome:
         self._begin()
         try:
-            with _averages_held_back(self.model.optimizer):
+            with _averages_held_back(self.model.optimizer), _built_already(self.model):
                 while self.epoch < self.job.epochs and not (self.stopped and not self.batch):
                     self._one_epoch()
             self._finish()
@@ -402,7 +402,7 @@ class _Attempt:
 
     def _end_epoch_only(self) -> None:
         """The epoch's batches are all applied: only its validation and its end are left, as `fit` would do them."""
-        self._epoch_begun()
+        self.callbacks.on_epoch_begin(self.epoch)
         results = run_callbacks.numbers(self.model.get_metrics_result())
         epoch_logs = results if results.keys() == self.batch_logs.keys() else dict(self.batch_logs)
         data, args = self._validation_data(), self.job.validation_args
@@ -519,3 +519,13 @@ def _averages_held_back(optimizer: Any) -> Iterator[None]:
         yield
     finally:
         del optimizer.finalize_variable_values
+
+
+@contextlib.contextmanager
+def _built_already(model: keras.Model) -> Iterator[None]:
+    """Under a strategy, `fit` draws a batch just to build the model, which is built: that batch would be lost."""
+    object.__setattr__(model, "_maybe_symbolic_build", lambda iterator=None, data_batch=None: None)
+    try:
+        yield
+    finally:
+        object.__delattr__(model, "_maybe_symbolic_build")

@@ -20,7 +20,11 @@ from resume import plain
 from resume.errors import ContinuityError
 from resume.state import digest, spec_of
 
-_SET_BY_KERAS = frozenset({"_model", "model", "params", "_params"})
+# What Keras sets itself when a training begins, for the files and writers of this process.
+_SET_BY_KERAS = frozenset({
+    "_model", "model", "params", "_params", "csv_file", "writer", "append", "append_header", "write_graph",
+    "_should_write_train_graph", "_writers", "_prev_summary_state", "_summary_module",
+})  # fmt: skip
 _DISPLAY = (keras.callbacks.ProgbarLogger,)
 _REBUILT = (types.ModuleType, type, io.IOBase, np.ufunc)  # made again by the code that made them
 _REBUILT_MODULES = ("tensorflow", "keras", "tensorboard", "threading", "_thread", "logging", "csv", "_csv")
@@ -60,7 +64,9 @@ def differences(callbacks: Mapping[str, keras.callbacks.Callback], saved: Mappin
     """
     today = states(callbacks)
     for name in today.keys() & saved.keys():
-        if _comparable(today[name]) != _comparable(saved[name]):
+        attributes = saved[name].get("attributes", {}).keys()
+        held = {k: v for k, v in today[name].get("attributes", {}).items() if k in attributes}
+        if _comparable(today[name] | {"attributes": held}) != _comparable({"attributes": {}} | saved[name]):
             raise ContinuityError(f"callback {name}: its state reads back different from what was saved.")
     gone = [f"callback {name} of the checkpoint is not configured today: its state is dropped" for name in saved
             if name not in today]  # fmt: skip
@@ -159,5 +165,8 @@ def _is_plain(item: Any) -> bool:
 
 
 def _is_rebuilt(item: Any) -> bool:
+    """Whether the code that made it makes it again: functions, writers, files, and containers of such."""
+    if isinstance(item, dict | list | tuple):
+        return all(map(_is_rebuilt, item.values() if isinstance(item, dict) else item))
     module = str(getattr(type(item), "__module__", ""))
     return callable(item) or isinstance(item, _REBUILT) or module.split(".")[0] in _REBUILT_MODULES

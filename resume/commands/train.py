@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def task(cfg: DictConfig) -> None:
         if done is not None:
             print(f"run {settings.run_dir}: {done}. For more, raise fit.epochs.")
             return
-        train(settings, record=OmegaConf.to_yaml(cfg, resolve=True))
+        train(settings, record=OmegaConf.to_yaml(OmegaConf.create(asdict(settings))))
     except ResumeError as error:
         print(f"resume: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None

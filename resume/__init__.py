@@ -1,8 +1,8 @@
 """Training runs that cannot be lost: resume Keras training with its optimizer state, and prove it.
 
-    state = resume.read("run42.h5")          a training state as plain arrays; needs no TensorFlow
-    model, proof = resume.load("run42.h5")   live, compiled, proven
-    resume.fit(model, data, run_dir="runs/a", epochs=10)   Keras's fit() that continues after any kill
+state = resume.read("run42.h5")          a training state as plain arrays; needs no TensorFlow
+model, proof = resume.load("run42.h5")   live, compiled, proven
+resume.fit(model, data, run_dir="runs/a", epochs=10)   Keras's fit() that continues after any kill
 """
 
 from __future__ import annotations

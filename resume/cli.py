@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def shielded(argument: str) -> str:
-    """Quote the value of an argument that is a path, so that Hydra takes `=`, `,`, brackets and the like as they are."""
+    """Quote an argument's value where it is a path, so that Hydra takes `=`, `,` or brackets in it as they are."""
     key, equals, value = argument.partition("=")
     if not equals or key.lstrip("+") not in _PATHS or value[:1] in ("'", '"') or value in ("", "null"):
         return argument
@@ -54,4 +54,6 @@ def shielded(argument: str) -> str:
 
 def _usage() -> str:
     lines = [f"  {word:<8} {what}" for word, what in _COMMANDS.items()]
-    return "usage: python -m resume COMMAND [arguments]   (--help after a command says more)\n\n" + "\n".join(lines)
+    return "usage: python -m resume COMMAND [arguments]   (--help after a command says more)\n\n" + "\n".join(
+        lines
+    )

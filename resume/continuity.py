@@ -120,7 +120,8 @@ def prove(
     findings += [Finding(n, "unused", str(saved[n]), None) for n in saved if n not in live]
     fresh = accepts("optimizer", accept)
     if iterations[0] != iterations[1] and not fresh:
-        findings.append(Finding("optimizer/iteration", "iterations", *map(_count, iterations)))
+        saved_count, found_count = map(_count, iterations)
+        findings.append(Finding("optimizer/iteration", "iterations", saved_count, found_count))
     judged = tuple(_judged(f, accept) for f in findings)
     equal = [n for n in live if n in saved and saved[n] == live[n]]
     return Proof(

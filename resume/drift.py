@@ -44,7 +44,7 @@ def _settings(value: Any) -> Any:
 
 def optimizer(class_name: str | None, config: Mapping[str, Any] | None) -> dict[str, Any]:
     """An optimizer's class and hyperparameters, wrapped optimizers included."""
-    return {"class": class_name, **_settings({k: v for k, v in (config or {}).items()})}
+    return {"class": class_name, **_settings(config or {})}
 
 
 def compare(saved: Mapping[str, Any], today: Mapping[str, Any]) -> list[Finding]:

@@ -109,7 +109,9 @@ def _start_breaks(start: Record, known: Sequence[Record]) -> list[str]:
         return [f"attempt {attempt} did not begin where a checkpoint of this run ended."]
     newer = known[len(digests) - digests[::-1].index(begun["digest"]) :]
     if newer and not begun.get("passed_over"):
-        return [f"attempt {attempt} began at step {begun.get('step')}, though step {newer[-1]['step']} was published."]
+        return [
+            f"attempt {attempt} began at step {begun.get('step')}, though step {newer[-1]['step']} was published."
+        ]
     return []
 
 

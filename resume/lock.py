@@ -27,7 +27,9 @@ def held(run: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except filelock.Timeout:
-        raise RunInUseError(f"{run}: another process trains here ({_owner(run)}). Wait for it, or stop it.") from None
+        raise RunInUseError(
+            f"{run}: another process trains here ({_owner(run)}). Wait for it, or stop it."
+        ) from None
     try:
         facts = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%F %T")}
         (run / _OWNER).write_text(json.dumps(facts))

@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
-Keep = Callable[[np.ndarray[Any, Any]], str]  # sets an array aside, returns the name under which it is found again
+Keep = Callable[
+    [np.ndarray[Any, Any]], str
+]  # sets an array aside, returns the name under which it is found again
 Find = Callable[[str], np.ndarray[Any, Any]]
 
 

@@ -1,11 +1,11 @@
 """A run directory: publish a checkpoint atomically, list them, find the newest whole one, retire old ones.
 
-    runs/a/
-        checkpoints/step-00001200/   one published checkpoint; step-00001200.1 is a later position at the same step
-        logs/                        TensorBoard
-        lineage.jsonl                attempts and what they published (resume.lineage)
-        config.yaml                  the configuration of the newest attempt, resolved
-        lock                         held by the process that trains here (resume.lock)
+runs/a/
+    checkpoints/step-00001200/   one published checkpoint; step-00001200.1 is a later position at the same step
+    logs/                        TensorBoard
+    lineage.jsonl                attempts and what they published (resume.lineage)
+    config.yaml                  the configuration of the newest attempt, resolved
+    lock                         held by the process that trains here (resume.lock)
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def publish(run: Path, state: TrainState) -> Published:
     try:
         native.write(begun, state)
         target = _next_name(folder, state.iterations or 0)
-        os.rename(begun, target)
+        begun.rename(target)
     except BaseException:
         shutil.rmtree(begun, ignore_errors=True)
         raise
@@ -132,7 +132,7 @@ def _next_name(folder: Path, step: int) -> Path:
 def retire(checkpoint: Checkpoint) -> None:
     """Remove a checkpoint; renamed first, so that a half-removed one never looks published."""
     hidden = checkpoint.path.with_name(f"{_RETIRED}{uuid.uuid4().hex}")
-    os.rename(checkpoint.path, hidden)
+    checkpoint.path.rename(hidden)
     shutil.rmtree(hidden, ignore_errors=True)
 
 
@@ -173,8 +173,10 @@ class Retention:
     every_steps: int | None = None
     best: Best | None = None
 
-    def retired(self, found: Iterable[Checkpoint], *, logs: Mapping[Path, Mapping[str, Any]]) -> list[Checkpoint]:
-        """Of the checkpoints, oldest first, those that no rule keeps. `logs`: epoch logs by path, where there are any."""
+    def retired(
+        self, found: Iterable[Checkpoint], *, logs: Mapping[Path, Mapping[str, Any]]
+    ) -> list[Checkpoint]:
+        """Of the checkpoints, oldest first, those that no rule keeps. `logs`: epoch logs by path."""
         ordered = sorted(found, key=lambda c: c.order)
         kept = {c.path for c in ordered[-max(self.last, 1) :]}
         if self.every_steps:

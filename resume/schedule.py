@@ -1,4 +1,4 @@
-"""When a checkpoint is due: by steps, by minutes, by epochs, at the end. The clock is injected, so tests need not sleep."""
+"""When a checkpoint is due: by steps, minutes, epochs, at the end. The clock is injected: tests need not sleep."""
 
 from __future__ import annotations
 

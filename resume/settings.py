@@ -51,7 +51,7 @@ class CheckpointSettings:
     keep_every_steps: int | None = None
     keep_best: str | None = None  # a metric
     accept: list[str] = field(default_factory=list)  # names that may start fresh
-    prefer: str | None = None  # "config" or "ckpt", where they disagree
+    prefer: str | None = None  # "config" or "checkpoint", where they disagree
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ _AT_LEAST = {
 }
 _ONE_OF: dict[str, tuple[Any, ...]] = {
     "fit.verbose": ("auto", 0, 1, 2),
-    "checkpoint.prefer": (None, "config", "ckpt"),
+    "checkpoint.prefer": (None, "config", "checkpoint"),
     "devices.kind": ("auto", "cpu"),
     "cluster.kind": ("auto", "local", "slurm", "kubernetes"),
 }

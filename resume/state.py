@@ -34,7 +34,8 @@ _NUMPY_DTYPES["bfloat16"] = np.dtype(ml_dtypes.bfloat16)
 
 def dtype_named(name: str) -> np.dtype[Any]:
     """The NumPy dtype called `name`; bfloat16 included. Raises KeyError for a dtype that no checkpoint holds."""
-    return _NUMPY_DTYPES[name]
+    found: np.dtype[Any] = _NUMPY_DTYPES[name]
+    return found
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,7 @@ def spec_of(array: np.ndarray[Any, Any]) -> Spec:
 class Arrays(Mapping[str, np.ndarray[Any, Any]]):
     """Arrays by canonical name, read from their source when asked for and not kept."""
 
-    def __init__(
-        self, specs: Mapping[str, Spec], *, read: Callable[[str], np.ndarray[Any, Any]]
-    ) -> None:
+    def __init__(self, specs: Mapping[str, Spec], *, read: Callable[[str], np.ndarray[Any, Any]]) -> None:
         self.specs = dict(specs)
         self._read = read
 

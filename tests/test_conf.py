@@ -11,6 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
+from resume.commands.train import completed
 from resume.settings import Settings, config_dir, validate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,17 +36,18 @@ def test_every_choice_validates(path: Path) -> None:
     settings(f"{plus}{path.parent}={path.stem}")
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_every_file_opens_with_its_command(path: Path) -> None:
-    lines = (config_dir() / path).read_text().splitlines()
-    command = next(line for line in lines if not line.startswith("# @package"))
-    assert command.startswith("# python -m resume ")
-    if path.parent.name:
-        assert f"{path.parent}={path.stem}" in command or path.parent.name in command
+@pytest.mark.parametrize("path", GROUPS, ids=str)
+def test_every_file_opens_with_a_command_that_trains(path: Path) -> None:
+    command = (config_dir() / path).read_text().split("# python -m resume train ", 1)[1]
+    arguments = command.splitlines()[0].split(";")[0].split()
+    found = settings(*completed(arguments))
+    assert found.model is not None or found.ckpt is not None
+    assert found.compile.get("optimizer") is not None or found.ckpt is not None
+    assert found.data.train is not None
 
 
 def test_the_default_is_a_whole_run() -> None:
-    found = settings()
+    found = settings(*completed([]))
     assert (found.name, found.run_dir) == ("digits", "runs/digits")
     assert found.model is not None
     assert found.data.train is not None
@@ -54,8 +56,8 @@ def test_the_default_is_a_whole_run() -> None:
     assert found.callbacks["tensorboard"]["log_dir"] == "runs/digits/logs"
 
 
-def test_everything_from_the_checkpoint() -> None:
-    found = settings("+ckpt=run42.h5", "model=from_ckpt", "optimizer=from_ckpt")
+def test_model_and_optimizer_are_left_to_the_checkpoint() -> None:
+    found = settings("+ckpt=run42.h5")
     assert (found.model, found.compile, found.name) == (None, {}, "run42")
 
 

@@ -99,7 +99,10 @@ def test_unknown_keys(given: dict[str, Any], said: str) -> None:
         ({"fit": {"verbose": 3}}, "fit.verbose: 3 is none of auto, 0, 1, 2."),
         ({"fit": {"validation_freq": 0}}, "fit.validation_freq: neither a number of epochs nor a list"),
         ({"fit": 3}, "fit: 3 is not a mapping."),
-        ({"checkpoint": {"prefer": "file"}}, "checkpoint.prefer: 'file' is none of null, config, ckpt."),
+        (
+            {"checkpoint": {"prefer": "file"}},
+            "checkpoint.prefer: 'file' is none of null, config, checkpoint.",
+        ),
         ({"checkpoint": {"keep_last": 0}}, "checkpoint.keep_last: 0 is less than 1."),
         ({"devices": "tpu"}, "devices.kind: 'tpu' is none of auto, cpu."),
         ({"data": {"train": "numbers"}}, "data.train: "),

@@ -85,7 +85,9 @@ def _row(state: TrainState, name: str) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="resume inspect", description="What a checkpoint or a model file holds.")
+    parser = argparse.ArgumentParser(
+        prog="resume inspect", description="What a checkpoint or a model file holds."
+    )
     parser.add_argument("path", help="an .h5 or .keras file, one of our checkpoints, or a run directory")
     parser.add_argument("--arrays", action="store_true", help="list every array")
     parser.add_argument("--json", action="store_true", help="one JSON object")

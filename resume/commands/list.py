@@ -51,7 +51,9 @@ def _manifest(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="resume list", description="The checkpoints of a run, oldest first.")
+    parser = argparse.ArgumentParser(
+        prog="resume list", description="The checkpoints of a run, oldest first."
+    )
     parser.add_argument("run", help="a run directory")
     parser.add_argument("--json", action="store_true", help="one JSON list")
     return parser

@@ -30,7 +30,11 @@ def run(arguments: Sequence[str]) -> int:
         for line in report["findings"]:
             print(f"  {line['name']}: {line['kind']}")
         print(_line(path, report, is_run=is_run))
-    if is_run and report["verdict"] == "broken" and not any(c.damage() == [] for c in rundir.checkpoints(path)):
+    if (
+        is_run
+        and report["verdict"] == "broken"
+        and not any(c.damage() == [] for c in rundir.checkpoints(path))
+    ):
         return NoCheckpointError.exit_code
     return ContinuityError.exit_code if report["verdict"] == "broken" else 0
 
@@ -39,7 +43,9 @@ def _line(path: Path, report: Mapping[str, Any], *, is_run: bool) -> str:
     if not is_run:
         whole = "whole" if report["verdict"] == "exact" else "DAMAGED"
         return f"{path}: {whole}, iterations {table.cell(report['iterations_saved'])}"
-    state = {"exact": "continuous", "partial": "continuous from a partial source"}.get(report["verdict"], "NOT continuous")
+    state = {"exact": "continuous", "partial": "continuous from a partial source"}.get(
+        report["verdict"], "NOT continuous"
+    )
     return (
         f"{path}: {state}, {report['attempts']} attempts, {report['checkpoints']} checkpoints whole, "
         f"optimizer iterations {table.cell(report['iterations_saved'])} saved -> "
@@ -104,7 +110,8 @@ def _finding(name: str, what: str) -> dict[str, Any]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="resume verify", description="Re-read every digest; for a run directory, check its whole lineage."
+        prog="resume verify",
+        description="Re-read every digest; for a run directory, check its whole lineage.",
     )
     parser.add_argument("path", help="a run directory, a checkpoint, or a model file")
     parser.add_argument("--json", action="store_true", help="one JSON object")

@@ -15,13 +15,15 @@ from keras.src.saving import saving_lib
 from keras.src.saving.keras_saveable import KerasSaveable
 
 from resume import names
+from resume.engine import live
 
 
 def addresses(model: keras.Model) -> dict[str, Any]:
     """Address in the archive -> the model's or optimizer's variable."""
     found = dict(_walk(model, "", set()))
-    if model.optimizer is not None:
-        found |= {f"optimizer/vars/{i}": v for i, v in enumerate(model.optimizer.variables)}
+    optimizer = live.optimizer_of(model)
+    if optimizer is not None:
+        found |= {f"optimizer/vars/{i}": v for i, v in enumerate(optimizer.variables)}
     return found
 
 

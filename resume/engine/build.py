@@ -74,7 +74,9 @@ def model_builder(settings: Settings, custom: Mapping[str, Any]) -> Callable[[Tr
         keras.utils.set_random_seed(settings.seed)
         overruled = settings.checkpoint.prefer == "checkpoint" and state is not None
         with keras.saving.custom_object_scope(dict(custom)):
-            from_source = settings.model is None or (overruled and state is not None and state.model_config is not None)
+            from_source = settings.model is None or (
+                overruled and state is not None and state.model_config is not None
+            )
             model = model_of(state, custom) if from_source else node(settings.model, "model")
             if not isinstance(model, keras.Model):
                 raise UsageError(f"model: {type(model).__name__} is not a keras.Model.")
@@ -86,7 +88,9 @@ def model_builder(settings: Settings, custom: Mapping[str, Any]) -> Callable[[Tr
 
 def _given(compile_settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        name: node(value, f"compile.{name}") if isinstance(value, Mapping) and "_target_" in value else _nested(value)
+        name: node(value, f"compile.{name}")
+        if isinstance(value, Mapping) and "_target_" in value
+        else _nested(value)
         for name, value in compile_settings.items()
         if value is not None
     }
@@ -115,10 +119,14 @@ def model_of(state: TrainState | None, custom: Mapping[str, Any]) -> keras.Model
 
 
 def _unbuildable(state: TrainState, error: Exception, custom: Mapping[str, Any]) -> UsageError:
-    missing = sorted(n for n in unknown_objects(state.model_config, custom) | unknown_objects(state.compile_config, custom))
+    missing = sorted(
+        n for n in unknown_objects(state.model_config, custom) | unknown_objects(state.compile_config, custom)
+    )
     if missing:
         lines = "\n".join(f"  'custom_objects.{name}=YOUR.MODULE.{name}'" for name in missing)
-        return UsageError(f"{state.path}: needs custom objects that the configuration does not name. Add:\n{lines}")
+        return UsageError(
+            f"{state.path}: needs custom objects that the configuration does not name. Add:\n{lines}"
+        )
     return UsageError(f"{state.path}: its model cannot be rebuilt: {str(error).strip().splitlines()[0]}")
 
 
@@ -159,7 +167,9 @@ def compile_model(model: keras.Model, given: Mapping[str, Any], state: TrainStat
         base = {"optimizer": model.optimizer, **base}
     arguments = {**base, **given}
     if arguments.get("optimizer") is None:
-        raise UsageError("the model is not compiled: set compile.optimizer (optimizer=adam) and compile.loss.")
+        raise UsageError(
+            "the model is not compiled: set compile.optimizer (optimizer=adam) and compile.loss."
+        )
     if state is not None and any(n.startswith("optimizer/loss_scale/") for n in state.specs):
         arguments["optimizer"] = _scaled(arguments["optimizer"], from_source="optimizer" not in given)
     model.compile(**arguments)

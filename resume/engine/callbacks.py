@@ -104,9 +104,13 @@ def checked(callbacks: Mapping[str, Any]) -> dict[str, keras.callbacks.Callback]
     """The callbacks by name. Raises UsageError for what is no callback, and for Keras's own resumption."""
     for name, callback in callbacks.items():
         if not isinstance(callback, keras.callbacks.Callback):
-            raise UsageError(f"callbacks.{name}: {type(callback).__name__} is not a keras.callbacks.Callback.")
+            raise UsageError(
+                f"callbacks.{name}: {type(callback).__name__} is not a keras.callbacks.Callback."
+            )
         if isinstance(callback, keras.callbacks.BackupAndRestore):
-            raise UsageError(f"callbacks.{name}: BackupAndRestore would restore beside this run's own checkpoints. Remove it.")
+            raise UsageError(
+                f"callbacks.{name}: BackupAndRestore would restore beside this run's own checkpoints. Remove it."
+            )
     return dict(callbacks)
 
 

@@ -26,7 +26,7 @@ def capture(model: keras.Model, *, epoch: int, batch: int, progress: Mapping[str
         arrays=Arrays.of(arrays),
         model_config=model_config(model),
         compile_config=compile_config(model),
-        optimizer=optimizer_info(model.optimizer),
+        optimizer=optimizer_info(live.optimizer_of(model)),
         keras_version=keras.__version__,
         epoch=epoch,
         batch=batch,
@@ -48,7 +48,11 @@ def _encode(section: str, item: Any, arrays: dict[str, np.ndarray[Any, Any]]) ->
 
 def section(state: TrainState, name: str, default: Any = None) -> Any:
     """One section of a state's progress, decoded, its arrays read."""
-    return plain.decode(state.progress[name], find=state.arrays.__getitem__) if name in state.progress else default
+    return (
+        plain.decode(state.progress[name], find=state.arrays.__getitem__)
+        if name in state.progress
+        else default
+    )
 
 
 def model_config(model: keras.Model) -> dict[str, Any] | None:

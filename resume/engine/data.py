@@ -68,7 +68,9 @@ class Order:
         value = self._value(epoch)
         if isinstance(value, keras.utils.PyDataset):
             with rng.drawn_from(self.feeding.seed, _TRAIN, epoch):
-                adapter = PyDatasetAdapter(_Window(value, np.arange(1)), class_weight=self.feeding.class_weight)
+                adapter = PyDatasetAdapter(
+                    _Window(value, np.arange(1)), class_weight=self.feeding.class_weight
+                )
                 return adapter.get_tf_dataset().element_spec
         if isinstance(value, tf.data.Dataset):
             return _weighted(value, self.feeding.class_weight).element_spec
@@ -172,9 +174,15 @@ class Order:
     def _arrays(self, value: Any, epoch: int, batch: int, steps: int) -> Pass:
         order = np.arange(_rows(value))
         if self.feeding.shuffle:
-            order = np.random.Generator(np.random.PCG64([self.feeding.seed, _TRAIN, epoch])).permutation(order)
+            order = np.random.Generator(np.random.PCG64([self.feeding.seed, _TRAIN, epoch])).permutation(
+                order
+            )
         # steps_per_epoch may ask for more rows than there are: they come round again, in the same order.
-        order = np.resize(order, max(len(order), steps * self.batch_size)) if self.feeding.steps_per_epoch else order
+        order = (
+            np.resize(order, max(len(order), steps * self.batch_size))
+            if self.feeding.steps_per_epoch
+            else order
+        )
         rows = order[batch * self.batch_size : steps * self.batch_size]
         dataset = self._rows_dataset(value, rows).prefetch(2)
         iterator = iter(self._distributed(dataset))
@@ -191,8 +199,12 @@ class Order:
             self._hooks(value, epoch)
         order = np.arange(steps)
         if self.feeding.shuffle:
-            order = np.random.Generator(np.random.PCG64([self.feeding.seed, _TRAIN, epoch])).permutation(order)
-        inner = PyDatasetAdapter(_Window(value, order[batch:]), shuffle=False, class_weight=self.feeding.class_weight)
+            order = np.random.Generator(np.random.PCG64([self.feeding.seed, _TRAIN, epoch])).permutation(
+                order
+            )
+        inner = PyDatasetAdapter(
+            _Window(value, order[batch:]), shuffle=False, class_weight=self.feeding.class_weight
+        )
         dataset = inner.get_tf_dataset()
         iterator = _Lazy(lambda: iter(self._distributed(dataset)))
         batches = _Batches(iterator, dataset.element_spec)
@@ -252,7 +264,9 @@ def _parameters(source: Callable[..., Any]) -> set[str]:
 def is_stateful(dataset: tf.data.Dataset) -> bool:
     """Whether a second pass may differ from the first, by the operations in the dataset's graph."""
     graph = tf.raw_ops.DatasetToGraphV2(
-        input_dataset=tf.data.experimental.to_variant(dataset), external_state_policy=1, strip_device_assignment=True
+        input_dataset=tf.data.experimental.to_variant(dataset),
+        external_state_policy=1,
+        strip_device_assignment=True,
     )
     definition = tf.compat.v1.GraphDef.FromString(graph.numpy())
     functions = (node for function in definition.library.function for node in function.node_def)

@@ -31,7 +31,9 @@ def choose(kind: str = "auto", *, logical_cpus: int | None = None, memory_growth
             split = [tf.config.LogicalDeviceConfiguration()] * logical_cpus
             tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], split)
     except RuntimeError as error:
-        raise UsageError(f"devices: TensorFlow was already in use before they could be set ({error}).") from None
+        raise UsageError(
+            f"devices: TensorFlow was already in use before they could be set ({error})."
+        ) from None
     if len(gpus) > 1:
         return Devices(tf.distribute.MirroredStrategy(), f"{len(gpus)} GPUs, mirrored: {_model(gpus[0])}")
     if gpus:

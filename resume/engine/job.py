@@ -55,7 +55,9 @@ def _job(settings: Settings, custom: dict[str, Any], chosen: devices.Devices, re
         schedule=Schedule(
             checkpoint.every_steps, checkpoint.every_minutes, checkpoint.every_epochs, checkpoint.at_end
         ),
-        retention=Retention(checkpoint.keep_last, checkpoint.keep_every_steps, Best.named(checkpoint.keep_best)),
+        retention=Retention(
+            checkpoint.keep_last, checkpoint.keep_every_steps, Best.named(checkpoint.keep_best)
+        ),
         ckpt=Path(settings.ckpt).expanduser() if settings.ckpt else None,
         accept=tuple(checkpoint.accept),
         prefer=checkpoint.prefer,

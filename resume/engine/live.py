@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from resume.engine import rng
 Variable = Any  # keras.Variable or tf.Variable: both have assign() and numpy()
 
 # Lists of an optimizer that hold something else than one slot a trainable variable.
+_SCHEMES: weakref.WeakKeyDictionary[keras.Model, names.Scheme] = weakref.WeakKeyDictionary()
 _NOT_SLOTS = ("_variables", "_trainable_variables", "_inner_optimizers")
 
 
@@ -34,13 +36,19 @@ def of(model: keras.Model) -> Live:
     """
     named = list(_model(model))
     owners = {id(v): name.removeprefix("model/") for name, v in named if name.startswith("model/")}
-    if model.optimizer is not None:
-        named += _optimizer(model.optimizer, owners)
+    optimizer = optimizer_of(model)
+    if optimizer is not None:
+        named += _optimizer(optimizer, owners)
     named += _metrics(model, known={id(v) for _, v in named})
     named += rng.variables().items()
     unique = names.unique([name for name, _ in named])
     variables = {name: variable for name, (_, variable) in zip(unique, named, strict=True)}
     return Live(variables, {name: _path(v) for name, v in variables.items()})
+
+
+def optimizer_of(model: keras.Model) -> Any:
+    """The model's optimizer; None for a model that was never compiled, which lacks the attribute."""
+    return getattr(model, "optimizer", None)
 
 
 def value(variable: Variable) -> np.ndarray[Any, Any]:
@@ -58,18 +66,32 @@ def _path(variable: Variable) -> str:
 
 
 def _model(model: keras.Model) -> Iterator[tuple[str, Variable]]:
-    layers = list(model._flatten_layers())
-    auto = names.automatic((type(layer).__name__, layer.name) for layer in layers)
+    layers, scheme = list(model._flatten_layers()), _scheme(model)
     seeds = {id(v): (layer, name) for layer in layers for name, v in _seeds(layer)}
     ours = [v for v in _deduplicated(model.variables) if id(v) not in _metric_ids(model)]
     weights = [v for v in ours if id(v) not in seeds]
-    canonical = names.canonical([_path(v) for v in weights], root=model.name, auto=auto)
+    canonical = scheme.canonical([_path(v) for v in weights])
     yield from ((f"model/{name}", v) for name, v in zip(canonical, weights, strict=True))
     owned = [(*seeds[id(v)], v) for v in ours if id(v) in seeds]
     paths = [f"{layer.path}/{name}" for layer, name, _ in owned]
-    for name, (_, _, v) in zip(names.canonical(paths, root=model.name, auto=auto), owned, strict=True):
+    for name, (_, _, v) in zip(scheme.canonical(paths), owned, strict=True):
         yield f"seeds/{name}", v
-    yield from _untracked(layers, model.name, auto, known={id(v) for v in ours})
+    yield from _untracked(layers, scheme, known={id(v) for v in ours})
+
+
+def _scheme(model: keras.Model) -> names.Scheme:
+    """As a file of this model would give it; for a model that has no config, from its layers. Found once a model."""
+    if model not in _SCHEMES:
+        try:
+            scheme = names.Scheme.of(keras.saving.serialize_keras_object(model))
+        except (NotImplementedError, TypeError, ValueError, AttributeError):
+            scheme = names.Scheme(None, frozenset())
+        if not scheme.places:
+            layers = model._flatten_layers(include_self=False)
+            auto = names.automatic((type(layer).__name__, layer.name) for layer in layers)
+            scheme = names.Scheme(model.name, auto)
+        _SCHEMES[model] = scheme
+    return _SCHEMES[model]
 
 
 def _seeds(layer: keras.layers.Layer) -> Iterator[tuple[str, Variable]]:
@@ -79,7 +101,7 @@ def _seeds(layer: keras.layers.Layer) -> Iterator[tuple[str, Variable]]:
 
 
 def _untracked(
-    layers: Iterable[keras.layers.Layer], root: str, auto: frozenset[str], *, known: set[int]
+    layers: Iterable[keras.layers.Layer], scheme: names.Scheme, *, known: set[int]
 ) -> Iterator[tuple[str, Variable]]:
     """TensorFlow variables and generators that a custom layer holds beside Keras's own bookkeeping."""
     found: list[tuple[str, Variable]] = []
@@ -88,7 +110,7 @@ def _untracked(
             variable = item.state if isinstance(item, tf.random.Generator) else item
             if isinstance(variable, tf.Variable) and id(variable) not in known:
                 found.append((f"{layer.path}/{attribute}", variable))
-    canonical = names.canonical([path for path, _ in found], root=root, auto=auto)
+    canonical = scheme.canonical([path for path, _ in found])
     yield from ((f"model/{name}", v) for name, (_, v) in zip(canonical, found, strict=True))
 
 
@@ -105,7 +127,9 @@ def _metrics(model: keras.Model, *, known: set[int]) -> list[tuple[str, Variable
     auto = names.automatic((type(m).__name__, m.name) for m in model.metrics)
     return [
         (f"metrics/{name}", v)
-        for name, v in zip(names.canonical([_path(v) for v in fresh], root=None, auto=auto), fresh, strict=True)
+        for name, v in zip(
+            names.canonical([_path(v) for v in fresh], root=None, auto=auto), fresh, strict=True
+        )
     ]
 
 
@@ -160,7 +184,7 @@ def _role(slot: Variable, owner: Variable, attribute: str) -> str:
 
 def _scalar(optimizer: Any, variable: Variable) -> str:
     """The variable's own name, or its attribute's where Keras gave it none (Nadam's `variable` is `u_product`)."""
-    if variable.name != "variable":
+    if names.split_number(variable.name)[0] != "variable":
         return str(variable.name)
     held = [a for a, item in vars(optimizer).items() if item is variable]
     return held[0].strip("_") if held else "variable"

@@ -22,11 +22,12 @@ import tensorflow as tf
 from resume import drift, lineage, lock, logs, plain, rundir
 from resume.continuity import Finding, Proof
 from resume.engine import callbacks as run_callbacks
-from resume.engine import capture, live, memory, restore, rng
+from resume.engine import capture, memory, restore, rng
 from resume.engine.callbacks import Hooks, OwnLog, RunCallbacks
 from resume.engine.data import Feeding, Order, Validation
-from resume.errors import ContinuityError, ResumeError, RunInUseError, UsageError
-from resume.rundir import Checkpoint, Directory, Retention
+from resume.errors import RunInUseError, UsageError
+from resume.formats import native
+from resume.rundir import Directory, Retention
 from resume.schedule import Clockwork, Schedule
 from resume.state import TrainState
 
@@ -58,7 +59,9 @@ class Job:
     ckpt: Path | None = None
     accept: tuple[str, ...] = ()
     prefer: str | None = None
-    declared: Mapping[str, Any] = field(default_factory=dict)  # parts of the configuration that must not drift
+    declared: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # parts of the configuration that must not drift
     record: str | None = None  # the resolved configuration, for config.yaml
     strategy: tf.distribute.Strategy = field(default_factory=tf.distribute.get_strategy)
     devices: str = ""
@@ -112,7 +115,7 @@ def choose(run_dir: Path, ckpt: Path | None) -> Origin:
     checkpoint, passed = rundir.newest_whole(run_dir)
     if checkpoint is not None:
         state = rundir.read(checkpoint.path)
-        facts = lineage.identity(run_dir, checkpoint.path, lineage.native.read_manifest(checkpoint.path))
+        facts = lineage.identity(run_dir, checkpoint.path, native.read_manifest(checkpoint.path))
         return Origin("run", state, facts, tuple(passed))
     if ckpt is not None:
         state = rundir.read(ckpt)
@@ -145,7 +148,9 @@ def _claim(run_dir: Path, held: contextlib.ExitStack) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)
     held.enter_context(lock.held(run_dir))
     if rundir.checkpoints(run_dir):
-        raise RunInUseError(f"{run_dir}: another process began this run just now. Start again to continue it.")
+        raise RunInUseError(
+            f"{run_dir}: another process began this run just now. Start again to continue it."
+        )
 
 
 def _prepare(job: Job, origin: Origin) -> _Attempt:
@@ -173,7 +178,9 @@ def complete(model: keras.Model, spec: Any) -> None:
         model._symbolic_build(data_batch=spec)
     except (RuntimeError, TypeError, ValueError) as error:
         if not model.built:
-            raise UsageError(f"the model cannot be built from a batch of data.train ({spec}): {error}") from error
+            raise UsageError(
+                f"the model cannot be built from a batch of data.train ({spec}): {error}"
+            ) from error
         # A model with a training step of its own; its metrics are its own too, and exist already.
         model.optimizer.build(model.trainable_variables)
 
@@ -183,7 +190,7 @@ def _declared(job: Job, model: keras.Model, order: Order, spec: Any, epoch: int)
     first = keras.tree.flatten(spec)[0]
     return {
         **job.declared,
-        "optimizer": drift.optimizer(info.class_name, info.config) if info else None,
+        "optimizer": drift.optimizer(info.inner.class_name, info.inner.config) if info else None,
         "layers": drift.layers(capture.model_config(model)) or None,
         "seed": job.feeding.seed,
         "batch_size": first.shape[0] or order.batch_size,
@@ -206,7 +213,7 @@ def _drift(
 def _of_source(state: TrainState) -> dict[str, Any]:
     info = state.optimizer
     return {
-        "optimizer": drift.optimizer(info.class_name, info.config) if info else None,
+        "optimizer": drift.optimizer(info.inner.class_name, info.inner.config) if info else None,
         "layers": drift.layers(state.model_config) or None,
     }
 
@@ -237,7 +244,10 @@ class _Attempt:
         self.directory = Directory(job.run_dir, job.retention)
         self.validation = Validation(job.validation, job.feeding.seed)
         position = self._section("position", {})
-        self.epoch, self.batch = origin.epoch, _rescaled(origin.batch, position.get("steps"), order.steps(origin.epoch))
+        self.epoch, self.batch = (
+            origin.epoch,
+            _rescaled(origin.batch, position.get("steps"), order.steps(origin.epoch)),
+        )
         self.stopped = bool(position.get("stopped"))
         self.validated = int(position.get("validated", 0))
         self.batch_logs: Mapping[str, Any] = position.get("batch_logs") or {}
@@ -257,7 +267,9 @@ class _Attempt:
                     self._one_epoch()
             self._finish()
         except BaseException as error:
-            lineage.append(self.job.run_dir, "end", attempt=self.number, reason=_reason(error), step=self.step)
+            lineage.append(
+                self.job.run_dir, "end", attempt=self.number, reason=_reason(error), step=self.step
+            )
             raise
         lineage.append(self.job.run_dir, "end", attempt=self.number, reason="completed", step=self.step,
                        epoch=self.epoch, stopped=self.stopped)  # fmt: skip
@@ -343,7 +355,9 @@ class _Attempt:
         digest = self.origin.facts.get("digest")
         for record in lineage.read(self.job.run_dir):
             if record["event"] == "checkpoint" and record["digest"] == digest and "seconds" in record:
-                self.own_log.checkpoint(step=record["step"], seconds=record["seconds"], nbytes=record["bytes"])
+                self.own_log.checkpoint(
+                    step=record["step"], seconds=record["seconds"], nbytes=record["bytes"]
+                )
 
     def _began(self) -> None:
         """After every callback's on_train_begin, which may reset what was restored."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from resume import continuity, names
 from resume.continuity import NEVER_HELD, Proof
-from resume.engine import archive, live
+from resume.engine import archive, capture, live
 from resume.errors import ContinuityError
 from resume.state import ITERATION, Arrays, Spec, TrainState, spec_of
 
@@ -49,7 +49,10 @@ def reassert(model: keras.Model, state: TrainState, *, accept: Sequence[str] = (
     """Put back what has been changed since the restore (by a callback's on_train_begin, say); generators too."""
     variables = live.of(model).variables
     state = aligned(model, state, accept=accept)
-    for name in {**_that_count(state.specs, state.batch), **{n: None for n in state.specs if n.startswith("rng/")}}:
+    for name in {
+        **_that_count(state.specs, state.batch),
+        **{n: None for n in state.specs if n.startswith("rng/")},
+    }:
         if name in variables and _fits(state.arrays[name], variables[name]):
             _assign(name, variables[name], state.arrays[name])
 
@@ -71,8 +74,9 @@ def _assign(name: str, variable: Any, array: np.ndarray[Any, Any]) -> None:
 def aligned(model: keras.Model, state: TrainState, *, accept: Sequence[str] = ()) -> TrainState:
     """The state under the live model's names; without the optimizer's arrays where a fresh optimizer was accepted."""
     state = _rekeyed(model, state, live.of(model))
-    class_name = type(model.optimizer).__name__
-    if "optimizer" in accept and state.optimizer is not None and state.optimizer.class_name != class_name:
+    info = capture.optimizer_info(live.optimizer_of(model))
+    today = info.inner.class_name if info else None
+    if "optimizer" in accept and state.optimizer is not None and state.optimizer.inner.class_name != today:
         specs = {n: s for n, s in state.specs.items() if not n.startswith("optimizer/")}
         return replace(state, arrays=Arrays(specs, read=state.arrays.__getitem__), optimizer=None)
     return state
@@ -86,7 +90,7 @@ def _that_count(named: Mapping[str, Any], batch: int | None) -> dict[str, Any]:
 
 def _fits(array: np.ndarray[Any, Any], variable: Any) -> bool:
     current = live.value(variable)
-    return current.shape == array.shape and current.dtype == array.dtype
+    return bool(current.shape == array.shape and current.dtype == array.dtype)
 
 
 def _iterations(variables: Mapping[str, Any]) -> int | None:
@@ -116,9 +120,7 @@ def _by_shift(state: TrainState, found: live.Live) -> dict[str, str]:
     if len(saved) != len(lives):
         return {}
     every = frozenset(part for name in (*saved, *lives) for part in name.split("/"))
-    pairs = dict(
-        zip(names.canonical(saved, root=None, auto=every), saved, strict=True)
-    )
+    pairs = dict(zip(names.canonical(saved, root=None, auto=every), saved, strict=True))
     matched = {
         pairs[c]: name
         for c, name in zip(names.canonical(lives, root=None, auto=every), lives, strict=True)

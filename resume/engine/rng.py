@@ -52,7 +52,10 @@ def variables() -> dict[str, Any]:
 def state() -> dict[str, Any]:
     """Python's and NumPy's global generators as plain values."""
     version, internal, gauss = random.getstate()
-    return {"python": (version, np.array(internal, np.uint32), gauss), "numpy": np.random.get_state(legacy=True)}
+    return {
+        "python": (version, np.array(internal, np.uint32), gauss),
+        "numpy": np.random.get_state(legacy=True),
+    }
 
 
 def restore(saved: Mapping[str, Any]) -> None:

@@ -1,12 +1,19 @@
 """One reader a format; each module has `holds(path)` and `read(path)`."""
 
 from pathlib import Path
+from typing import Protocol
 
 from resume.errors import SourceError
 from resume.formats import h5, keras, native
 from resume.state import TrainState
 
-READERS = {"native": native, "keras": keras, "h5": h5}
+
+class Reader(Protocol):
+    def holds(self, path: Path) -> bool: ...
+    def read(self, path: Path) -> TrainState: ...
+
+
+READERS: dict[str, Reader] = {"native": native, "keras": keras, "h5": h5}
 
 
 def read(path: Path) -> TrainState:

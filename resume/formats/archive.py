@@ -15,11 +15,10 @@ from resume.errors import SourceError
 from resume.formats.hdf5 import damage, opened, strict_json
 
 CONFIG, METADATA = "config.json", "metadata.json"
-_WEIGHTS, _NPZ = "model.weights.h5", "model.weights.npz"
+WEIGHTS, _NPZ = "model.weights.h5", "model.weights.npz"
 _JSON_LIMIT = 1 << 28  # bytes of a config that is still read
 _EXPANSION_LIMIT = 100  # Keras stores members as they are; deflate reaches 1032:1 only on zeros
 _CHUNK = 1 << 20
-
 
 
 @dataclass(frozen=True)
@@ -39,15 +38,15 @@ class Source:
             members = {info.filename: info for info in archive.infolist()}
             if len(members) != len(archive.infolist()):
                 raise SourceError(f"{path}: a name occurs twice in this archive; Keras writes each once.")
-            if _WEIGHTS not in members and _NPZ in members:
+            if WEIGHTS not in members and _NPZ in members:
                 raise SourceError(
                     f"{path}: {_NPZ} keeps its arrays as Python pickles, which are not opened.\n"
                     "Load it with Keras and save it again: model.save('NAME.keras')."
                 )
             texts = {name: _member(archive, members, name, path) for name in (METADATA, CONFIG)}
-            info = _found(members, _WEIGHTS, path)
+            info = _found(members, WEIGHTS, path)
             stored = info.compress_type == zipfile.ZIP_STORED
-            held = None if stored else _member(archive, members, _WEIGHTS, path)
+            held = None if stored else _member(archive, members, WEIGHTS, path)
             offset = _verified(archive, info, path) if stored else 0
         return cls(path, offset, info.file_size, _stamp(path), held, texts)
 
@@ -57,7 +56,7 @@ class Source:
     @contextmanager
     def weights(self) -> Iterator[Any]:
         """The weights file as an open h5py.File. Raises SourceError if the archive is not the one first seen."""
-        with damage(self.path, _WEIGHTS):
+        with damage(self.path, WEIGHTS):
             if _stamp(self.path) != self.stamp:
                 raise ValueError("the archive was written to since it was opened")
             file = io.BytesIO(self.held) if self.held is not None else self._slice()
@@ -65,7 +64,7 @@ class Source:
             yield handle
 
     def _slice(self) -> BinaryIO:
-        return io.BufferedReader(_Slice(self.path, self.offset, self.size))  # type: ignore[return-value]
+        return io.BufferedReader(_Slice(self.path, self.offset, self.size))
 
 
 class _Slice(io.RawIOBase):
@@ -120,15 +119,15 @@ def _found(members: Mapping[str, zipfile.ZipInfo], name: str, path: Path) -> zip
     if info.flag_bits & 1:
         raise SourceError(f"{path}: {name} is encrypted; Keras writes no such archives.")
     if info.file_size > max(_CHUNK, _EXPANSION_LIMIT * info.compress_size):
-        raise SourceError(f"{path}: {name} claims {info.file_size} bytes out of {info.compress_size}: damaged.")
+        raise SourceError(
+            f"{path}: {name} claims {info.file_size} bytes out of {info.compress_size}: damaged."
+        )
     return info
 
 
-def _member(
-    archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], name: str, path: Path
-) -> bytes:
+def _member(archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], name: str, path: Path) -> bytes:
     info = _found(members, name, path)
-    if name != _WEIGHTS and info.file_size > _JSON_LIMIT:
+    if name != WEIGHTS and info.file_size > _JSON_LIMIT:
         raise SourceError(f"{path}: {name} has {info.file_size} bytes: damaged.")
     with _checked(path, name):
         return archive.read(info)

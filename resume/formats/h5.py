@@ -6,6 +6,7 @@ Layout (keras.src.legacy.saving.legacy_h5_format.save_model_to_hdf5):
         <layer>/             attribute weight_names: variable paths, each a dataset below the layer's group
         top_level_model_weights/
     optimizer_weights/       attribute weight_names: optimizer variable paths, each a dataset
+Up to Keras 3.2 a weight's name is the last part of its path only (`kernel`): the layer's name is put before it here.
 Name lists too long for one attribute are cut into weight_names0, weight_names1, ...
 
 Opening executes nothing and follows no link out of the file.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import numpy as np
 from resume import names
 from resume.errors import SourceError
 from resume.formats import layouts
-from resume.formats.hdf5 import Tree, check_file, opened, strict_json
+from resume.formats.hdf5 import Tree, check_file, opened, starts_with, strict_json
 from resume.state import ITERATION, Arrays, OptimizerInfo, Spec, TrainState
 
 NO_OPTIMIZER = "this file was saved without its optimizer"
@@ -35,11 +36,7 @@ _COUNTER_LIMIT = 2**53
 
 def holds(path: Path) -> bool:
     """Whether `path` is a file with the HDF5 signature, whatever its name."""
-    try:
-        with path.open("rb") as file:
-            return file.read(len(_SIGNATURE)) == _SIGNATURE
-    except OSError:
-        return False
+    return starts_with(path, _SIGNATURE)
 
 
 def read(path: Path) -> TrainState:
@@ -97,7 +94,8 @@ def check_counter(value: np.ndarray[Any, Any], where: str) -> None:
         number = float("nan")
     if not (0 <= number <= _COUNTER_LIMIT and number == int(number)):
         raise SourceError(
-            f"{where}, the iteration count, is {value!s:.40} ({value.dtype}{list(value.shape)}): not a number of steps.\n"
+            f"{where}, the iteration count, is {value!s:.40} ({value.dtype}{list(value.shape)}):"
+            " not a number of steps.\n"
             "The file is damaged; resume from an earlier checkpoint."
         )
 
@@ -116,20 +114,24 @@ def check_version(version: str | None, path: Path) -> str:
     """Raise SourceError unless a file was written by Keras 3."""
     if version is None or not version.startswith("3."):
         raise SourceError(
-            f"{path}: written by Keras {version or '1 or 2 (no version in the file)'}; only files of Keras 3 can be read.\n"
+            f"{path}: written by Keras {version or '1 or 2 (it does not say)'}; only files of Keras 3 can be read.\n"
             "Load it where it was written, and save it again from Keras 3: model.save('NAME.keras')."
         )
     return version
-
-
 
 
 def _version(file: Any, path: Path) -> str:
     root = Tree(file, path)
     if root.attribute("model_config") is None:
         inside = set(root.children())
-        weights_only = inside & {"layers", "vars", "_layer_checkpoint_dependencies"} or "layer_names" in file.attrs
-        what = "holds weights only, no architecture" if weights_only else "has no model_config: not a Keras model"
+        weights_only = (
+            inside & {"layers", "vars", "_layer_checkpoint_dependencies"} or "layer_names" in file.attrs
+        )
+        what = (
+            "holds weights only, no architecture"
+            if weights_only
+            else "has no model_config: not a Keras model"
+        )
         raise SourceError(f"{path}: this file {what}. {_WRITE_WHOLE}")
     return check_version(root.attribute("keras_version"), path)
 
@@ -140,15 +142,22 @@ def _json_attribute(file: Any, name: str, path: Path) -> dict[str, Any]:
 
 def _weights(group: Tree) -> list[Entry]:
     """The model's variables in the order of its layers, each once."""
-    layers = [*group.names("layer_names"), "top_level_model_weights"]
-    if layers[-1] not in group.children():
-        layers.pop()
+    groups, top = group.children(), "top_level_model_weights"
+    layers = [*group.names("layer_names"), *([top] if top in groups else [])]
+    if sorted(layers) != sorted(groups):
+        raise SourceError(
+            f"{group.path}: layer_names and the groups of {group.address} differ; the file is damaged."
+        )
     entries: dict[str, list[Entry]] = {}
     for layer in layers:
         inside = group.group(layer)
         entries[layer] = [
             Entry(p, f"{inside.address}/{p}", inside.spec(p)) for p in inside.names("weight_names")
         ]
+    if not any("/" in entry.path for found in entries.values() for entry in found):
+        entries = {
+            layer: [replace(e, path=f"{layer}/{e.path}") for e in found] for layer, found in entries.items()
+        }
     return _each_once(group, entries)
 
 
@@ -171,16 +180,22 @@ def _same(group: Tree, ours: Sequence[Entry], theirs: Sequence[Entry]) -> bool:
         return False
     root = Tree(group.group_.file, group.path)
     return all(
-        root.array(a.address).tobytes() == root.array(b.address).tobytes() for a, b in zip(ours, theirs, strict=True)
+        root.array(a.address).tobytes() == root.array(b.address).tobytes()
+        for a, b in zip(ours, theirs, strict=True)
     )
 
 
 def _names(
-    file: Tree, weights: Sequence[Entry], *, model_config: Mapping[str, Any], training: Mapping[str, Any] | None
+    file: Tree,
+    weights: Sequence[Entry],
+    *,
+    model_config: Mapping[str, Any],
+    training: Mapping[str, Any] | None,
 ) -> tuple[dict[str, Entry], tuple[str, ...]]:
     """Canonical name -> dataset, and what had to be assumed."""
     paths = [entry.path for entry in weights]
-    canonical = layouts.scheme(model_config, paths).canonical(paths)
+    scheme = layouts.scheme(model_config, paths)
+    canonical = scheme.canonical(paths)
     found = {f"model/{name}": entry for name, entry in zip(canonical, weights, strict=True)}
     if "optimizer_weights" not in file.children():
         if training is not None:
@@ -189,11 +204,18 @@ def _names(
     group = file.group("optimizer_weights")
     entries = [Entry(p, f"{group.address}/{p}", group.spec(p)) for p in group.names("weight_names")]
     info = optimizer_info((training or {}).get("optimizer_config"))
-    labels = _optimizer_names(entries, weights, canonical, info=info, path=file.path)
+    labels = _optimizer_names(entries, weights, canonical, root=scheme.root, info=info, path=file.path)
     found |= dict(zip(names.unique(labels), entries, strict=True))
     if ITERATION not in found:
         raise SourceError(f"{file.path}: optimizer_weights has no iteration count; the file is damaged.")
-    return found, () if info else ("the optimizer's arrays are in this file, its settings are not",)
+    notes = () if info else ("the optimizer's arrays are in this file, its settings are not",)
+    loose = [
+        e.path for name, e in found.items() if name.count("/") == 1 and name[:6] != "model/" and e.spec.shape
+    ]
+    return found, (
+        *notes,
+        *(f"{path} belongs to no variable that could be told by its name" for path in loose),
+    )
 
 
 def _optimizer_names(
@@ -201,14 +223,18 @@ def _optimizer_names(
     weights: Sequence[Entry],
     canonical: Sequence[str],
     *,
+    root: str | None,
     info: OptimizerInfo | None,
     path: Path,
 ) -> list[str]:
-    owners = names.slots([entry.path for entry in entries], [entry.path for entry in weights])
+    paths = [entry.path for entry in entries]
+    owners = names.slots(paths, [entry.path for entry in weights])
+    rooted = names.slots(paths, [f"{root}/{entry.path}" for entry in weights])  # up to Keras 3.2, see above
     flat = Counter(entry.path.replace("/", "_") for entry in weights)
-    scalars = layouts.scalar_names([entry.path for entry in entries], info)
+    scalars = layouts.scalar_names(paths, info)
     labels = []
-    for entry, slot, scalar in zip(entries, owners, scalars, strict=True):
+    for entry, near, far, scalar in zip(entries, owners, rooted, scalars, strict=True):
+        slot = near or far
         if slot is None or entry.path.rpartition("/")[2] in layouts.SCALARS:
             labels.append(scalar)
             continue

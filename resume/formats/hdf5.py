@@ -5,6 +5,7 @@ Whatever h5py raises on damaged bytes becomes a SourceError that names the file 
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -18,17 +19,40 @@ import numpy as np
 from resume.errors import SourceError
 from resume.state import Spec, dtype_named
 
-_EXPANSION_LIMIT = 100  # a dataset that claims more than this many times its stored bytes is not one of Keras's
+_EXPANSION_LIMIT = (
+    100  # a dataset that claims more than this many times its stored bytes is not one of Keras's
+)
 # Whatever h5py, zipfile and json raise on damaged bytes.
-_DAMAGE = (OSError, EOFError, KeyError, ValueError, TypeError, RuntimeError, NotImplementedError, RecursionError)
+_DAMAGE = (
+    OSError,
+    EOFError,
+    KeyError,
+    ValueError,
+    TypeError,
+    RuntimeError,
+    NotImplementedError,
+    RecursionError,
+)
 
+
+def starts_with(path: Path, signature: bytes) -> bool:
+    """Whether `path` is a regular file (a pipe would wait for ever) that begins with `signature`."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.read(len(signature)) == signature
+    except OSError:
+        return False
 
 
 def check_file(path: Path, signature: bytes, *, kind: str) -> None:
     """Raise SourceError unless `path` is a file that begins with `signature`."""
-    if not path.exists():
+    with damage(path, "the file"):
+        exists, is_file = path.exists(), path.is_file()
+    if not exists:
         raise SourceError(f"{path}: no such file.")
-    if not path.is_file():
+    if not is_file:
         raise SourceError(f"{path}: this is a directory or a device; a file is needed.")
     with damage(path, "the file"), path.open("rb") as file:
         start = file.read(len(signature))
@@ -95,7 +119,9 @@ class Tree:
         """The dataset's values, in the machine's byte order. Raises SourceError if it is not `expected` any more."""
         dataset, spec = self._checked(name)
         if expected is not None and spec != expected:
-            raise SourceError(f"{self.path}: {name} has changed since the file was opened: {expected} -> {spec}.")
+            raise SourceError(
+                f"{self.path}: {name} has changed since the file was opened: {expected} -> {spec}."
+            )
         with damage(self.path, self._address(name)):
             values = np.asarray(dataset[()])
         if values.dtype.kind == "V":
@@ -106,15 +132,16 @@ class Tree:
         """A list of names in an attribute, or in its parts `<attribute>0`, `<attribute>1`, ..."""
         with damage(self.path, f"{self.address}, attribute {attribute},"):
             attributes = self.group_.attrs
-            if attribute in attributes:
-                return [_text(item) for item in attributes[attribute]]
-            found: list[str] = []
-            part = 0
-            while f"{attribute}{part}" in attributes:
-                found += [_text(item) for item in attributes[f"{attribute}{part}"]]
-                part += 1
-        if not part:
+            whole = attribute in attributes
+            parts = [attribute] if whole else list(_numbered(attribute, attributes))
+            found = [_text(item) for part in parts for item in attributes[part]]
+        if not parts:
             raise SourceError(f"{self.path}: {self.address} lacks its list of names ({attribute}): damaged.")
+        if len(set(found)) != len(found):
+            raise SourceError(
+                f"{self.path}: {self.address} lists a name twice ({attribute}), so what it holds cannot be told apart. "
+                "Keras cannot write such a model to .h5 (Adafactor's state, for one): save it as .keras."
+            )
         return found
 
     def attribute(self, name: str) -> str | None:
@@ -134,7 +161,9 @@ class Tree:
             if link is None:
                 raise SourceError(f"{self.path}: {self._address(name)} is missing; the file is damaged.")
             if not isinstance(link, h5py.HardLink):
-                raise SourceError(f"{self.path}: {self._address(name)} is a link to elsewhere; links are not followed.")
+                raise SourceError(
+                    f"{self.path}: {self._address(name)} is a link to elsewhere; links are not followed."
+                )
             with damage(self.path, self._address(name)):
                 here = here[part]
         return here
@@ -159,11 +188,20 @@ class Tree:
         return dataset, spec
 
 
+def _numbered(attribute: str, attributes: Any) -> Iterator[str]:
+    for part in itertools.count():
+        if f"{attribute}{part}" not in attributes:
+            return
+        yield f"{attribute}{part}"
+
+
 def _dtype_name(dataset: Any) -> str:
     # bfloat16 has no HDF5 type: h5py writes it as two opaque bytes (keras.src.saving.saving_lib.H5IOStore adds an
     # attribute; whole-model .h5 files have none).
     dtype = dataset.dtype
-    return "bfloat16" if dtype.kind == "V" and dtype.itemsize == 2 and dtype.names is None else str(dtype.name)
+    return (
+        "bfloat16" if dtype.kind == "V" and dtype.itemsize == 2 and dtype.names is None else str(dtype.name)
+    )
 
 
 def strict_json(text: str | bytes, path: Path, element: str) -> dict[str, Any]:

@@ -22,22 +22,23 @@ import numpy as np
 from resume import names
 from resume.errors import SourceError
 from resume.formats import h5, layouts
-from resume.formats.archive import CONFIG, METADATA, Source
-from resume.formats.hdf5 import Tree, check_file, damage
-from resume.state import Arrays, OptimizerInfo, Spec, TrainState
+from resume.formats.archive import CONFIG, METADATA, WEIGHTS, Source
+from resume.formats.hdf5 import Tree, check_file, damage, starts_with
+from resume.state import ITERATION, Arrays, OptimizerInfo, Spec, TrainState
 
 _SIGNATURE = b"PK\x03\x04"
+_NUMBERED = "which variable each slot belongs to could not be derived: the slots are numbered"
+_UNBUILT = "the optimizer has no slots in this file: it had not made a step"
 _DEPTH_LIMIT = 64  # groups inside groups
 
 
 def holds(path: Path) -> bool:
     """Whether `path` is a zip archive that is called .keras or has a Keras config inside."""
+    if not starts_with(path, _SIGNATURE):
+        return False
+    if path.suffix == ".keras":
+        return True
     try:
-        with path.open("rb") as file:
-            if file.read(len(_SIGNATURE)) != _SIGNATURE:
-                return False
-        if path.suffix == ".keras":
-            return True
         with zipfile.ZipFile(path) as archive:
             return {CONFIG, METADATA} <= set(archive.namelist())
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
@@ -61,7 +62,9 @@ def read(path: Path) -> TrainState:
         layers = dict(_stores(tree))
         info = h5.optimizer_info((compile_config or {}).get("optimizer"))
         raw, notes = _names(config, layers, info=info, version=version, path=path)
-        specs = {name: layers[address.rpartition("/vars/")[0]].specs[address] for name, address in raw.items()}
+        specs = {
+            name: layers[address.rpartition("/vars/")[0]].specs[address] for name, address in raw.items()
+        }
         for name in filter(h5.is_counter, raw):
             h5.check_counter(tree.array(raw[name]), f"{path}: {raw[name]}")
 
@@ -86,7 +89,6 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-
 @dataclass(frozen=True)
 class _Store:
     """What one layer or optimizer stores: its own name where the file has it, and its arrays by address."""
@@ -104,7 +106,7 @@ def _stores(tree: Tree, address: str = "", depth: int = 0) -> Iterator[tuple[str
         held = tree.group("vars")
         numbered = sorted(held.children(), key=lambda n: (len(n), n))
         if numbered != [str(n) for n in range(len(numbered))]:
-            raise SourceError(f"{tree.path}: {held.address} holds {numbered[:9]}, which is not 0, 1, 2, ...: damaged.")
+            raise SourceError(f"{tree.path}: {held.address} holds {numbered[:9]}, which is not 0, 1, 2, ...")
         prefix = f"{address}/vars" if address else "vars"
         yield address, _Store(held.attribute("name"), {f"{prefix}/{n}": held.spec(n) for n in numbered})
     for child in children:
@@ -128,14 +130,21 @@ def _names(
     notes = [f"the variables of {layer} have no names in this file: they are numbered" for layer in unknown]
     raw = {f"model/{label}": v.address for label, v in zip(labels, stored, strict=True)}
     if "optimizer" not in stores:
+        if info is not None:
+            raise SourceError(
+                f"{path}: the optimizer's variables are missing from {WEIGHTS}; the file is damaged."
+            )
         return raw, (*notes, h5.NO_OPTIMIZER)
     trained = config.get("config", {}).get("trainable", True)
+    root = config.get("config", {}).get("name")
     owners = [
-        layouts.Owner(label, f"{_text(stores[''].name) if '' in stores else ''}/{v.path}", _spec(stores, v.address).shape)
+        layouts.Owner(label, f"{root}/{v.path}", _spec(stores, v.address).shape)
         for label, v in zip(labels, stored, strict=True)
         if v.trainable and trained
     ]
     found, note = _optimizer(stores, info, owners, version=version)
+    if ITERATION not in found:
+        raise SourceError(f"{path}: the optimizer has no iteration count in {WEIGHTS}; the file is damaged.")
     return raw | found, (*notes, *note)
 
 
@@ -151,18 +160,22 @@ def _optimizer(
     shapes = [spec.shape for spec in stores["optimizer"].specs.values()]
     notes, start = [], 0
     if info is None:
-        notes.append("the optimizer's settings are missing (Keras drops them after a .h5 was saved from the same model)")
+        notes.append(
+            "the optimizer's settings are missing (Keras drops them once it has saved the model as .h5)"
+        )
     wrapped = "optimizer/inner_optimizer" in stores
     if wrapped:
         start = len(layouts.LOSS_SCALE)
         if info is not None and info.inner is info:
-            notes.append("the optimizer is wrapped in a LossScaleOptimizer, which the file's settings leave out")
+            notes.append(
+                "the optimizer is wrapped in a LossScaleOptimizer, which the file's settings leave out"
+            )
     inner = info.inner if info else OptimizerInfo("", {"learning_rate": {}})
     labels = layouts.optimizer_names(inner, owners, shapes[start:], keras_version=_minor(version))
     if labels is None:
         known = [name for name, _ in layouts.scalars(inner)]
         labels = known + [f"optimizer/vars/{n}" for n in range(start + len(known), len(addresses))]
-        notes.append("which variable each slot belongs to could not be derived: the slots are numbered")
+        notes.append(_NUMBERED if len(labels) > len(known) else _UNBUILT)
     own = [f"optimizer/loss_scale/{name}" for name in layouts.LOSS_SCALE[:start]]
     return dict(zip(own + labels, addresses, strict=False)), notes
 

@@ -1,4 +1,4 @@
-"""Where Keras 3 puts the variables of its layers and optimizers: what a `.keras` archive, which stores positions, omits.
+"""Where Keras 3 puts the variables of its layers and optimizers: what a `.keras` archive, being positional, omits.
 
 A layer stores `vars/<n>` = its trainable, then its non-trainable variables, in the order in which `build` adds them
 (keras.src.layers.*); an optimizer `vars/<n>` = its variables in the order of `__init__` and `build`
@@ -41,11 +41,15 @@ _CELLS = {"LSTM": "lstm_cell", "GRU": "gru_cell", "SimpleRNN": "simple_rnn_cell"
     f"ConvLSTM{n}D": "conv_lstm_cell" for n in (1, 2, 3)
 }
 _CELL_CLASSES = {
-    "lstm_cell": "LSTMCell", "gru_cell": "GRUCell", "simple_rnn_cell": "SimpleRNNCell", "conv_lstm_cell": "ConvLSTMCell",
-}  # fmt: skip
+    "lstm_cell": "LSTMCell",
+    "gru_cell": "GRUCell",
+    "simple_rnn_cell": "SimpleRNNCell",
+    "conv_lstm_cell": "ConvLSTMCell",
+}
 _PROJECTIONS = {"query": "query_dense", "key": "key_dense", "gate": "gate_dense", "value": "value_dense"}
 
-LOSS_SCALE = ("iteration", "learning_rate", "step_counter", "dynamic_scale")  # in the order of its variables
+# A LossScaleOptimizer's own variables, in its order.
+LOSS_SCALE = ("iteration", "learning_rate", "step_counter", "dynamic_scale")
 SCALARS = frozenset(LOSS_SCALE)
 _PAIRS = {
     **dict.fromkeys(("Adam", "AdamW", "Nadam", "Lamb", "ScheduleFreeAdamW"), ("momentum", "velocity")),
@@ -103,7 +107,9 @@ def _scalar(
             owners.append(parts[0])
         return f"optimizer/inner/{owners.index(parts[0])}/{leaf}"
     nadam = inner is not None and inner.class_name == "Nadam"
-    return "optimizer/u_product" if nadam and leaf == "variable" else f"optimizer/{leaf}"
+    return (
+        "optimizer/u_product" if nadam and names.split_number(leaf)[0] == "variable" else f"optimizer/{leaf}"
+    )
 
 
 # ---- layers of a .keras archive ----
@@ -139,10 +145,12 @@ def variables(model_config: Mapping[str, Any], sizes: Mapping[str, int]) -> tupl
 def _container(
     items: Any, address: str, path: str, sizes: Mapping[str, int], unknown: list[str]
 ) -> Iterator[Stored]:
-    """Members of a container are addressed by class name, counted (keras.src.saving.saving_lib._save_container_state)."""
+    """Members of a container are addressed by class name, counted (saving_lib._save_container_state)."""
     used: Counter[str] = Counter()
     for item in items if isinstance(items, list) else []:
-        if not isinstance(item, Mapping) or str(item.get("module")).startswith(("keras.src.ops", "keras.ops")):
+        if not isinstance(item, Mapping) or str(item.get("module")).startswith(
+            ("keras.src.ops", "keras.ops")
+        ):
             continue  # an operation on tensors, not a layer
         base = names.snake_case(str(item.get("class_name")))
         member = f"{address}/{base}_{used[base]}" if used[base] else f"{address}/{base}"
@@ -151,7 +159,12 @@ def _container(
 
 
 def _layer(
-    item: Any, address: str, path: str, sizes: Mapping[str, int], unknown: list[str], trained: bool | None = None
+    item: Any,
+    address: str,
+    path: str,
+    sizes: Mapping[str, int],
+    unknown: list[str],
+    trained: bool | None = None,
 ) -> Iterator[Stored]:
     if not isinstance(item, Mapping) or not isinstance(item.get("config"), Mapping):
         return
@@ -212,7 +225,11 @@ def _children(
         for name, attribute in {**_PROJECTIONS, "attention_output": "output_dense"}.items():
             public = f"{address}/{attribute}" in sizes
             projection = {"name": name, "bias_axes": config.get("use_bias", True)}
-            yield attribute if public else f"_{attribute}", {"class_name": "EinsumDense", "config": projection}, True
+            yield (
+                attribute if public else f"_{attribute}",
+                {"class_name": "EinsumDense", "config": projection},
+                True,
+            )
     if kind == "Bidirectional":
         yield "forward_layer", config.get("layer"), False
         yield "backward_layer", config.get("backward_layer"), False

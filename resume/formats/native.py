@@ -85,7 +85,9 @@ def read(path: Path) -> TrainState:
         arrays=Arrays({n: p.spec for n, p in places.items()}, read=lambda n: _array(path, n, places[n])),
         model_config=_model_config(path, manifest),
         compile_config=plain.decode(manifest["compile"]),
-        optimizer=OptimizerInfo(optimizer["class_name"], plain.decode(optimizer["config"])) if optimizer else None,
+        optimizer=OptimizerInfo(optimizer["class_name"], plain.decode(optimizer["config"]))
+        if optimizer
+        else None,
         keras_version=manifest["versions"].get("keras"),
         epoch=manifest["epoch"],
         batch=manifest["batch"],
@@ -111,7 +113,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         )
     if _hex(_canonical_json(manifest)) != claimed:
         raise SourceError(f"{path / MANIFEST}: damaged, it does not match its own digest.")
-    return manifest | {"digest": claimed}
+    return {**manifest, "digest": claimed}
 
 
 def damage(path: Path) -> Iterator[str]:
@@ -227,8 +229,12 @@ def _write_shard(file: Path, arrays: Arrays) -> tuple[dict[str, Place], bytes]:
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-(len(text) + 8) % 64)  # the data begins on a cache line
     header = struct.pack("<Q", len(text)) + text
-    _write_synced(file, (header, *(np.ascontiguousarray(arrays[n]).reshape(-1).view(np.uint8).data for n in arrays)))
-    places = {n: Place(s, _SHARD, len(header) + entries[n]["data_offsets"][0]) for n, s in arrays.specs.items()}
+    _write_synced(
+        file, (header, *(np.ascontiguousarray(arrays[n]).reshape(-1).view(np.uint8).data for n in arrays))
+    )
+    places = {
+        n: Place(s, _SHARD, len(header) + entries[n]["data_offsets"][0]) for n, s in arrays.specs.items()
+    }
     return places, header
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(2)
     try:
         command = importlib.import_module(f"resume.commands.{word}")
-        raise SystemExit(command.run([shielded(a) for a in rest] if word == "train" else rest))
+        sweeps = not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(rest)
+        raise SystemExit(command.run([shielded(a, sweeps=sweeps) for a in rest] if word == "train" else rest))
     except ResumeError as error:
         print(f"resume: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
@@ -41,14 +43,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(0) from None
 
 
-def shielded(argument: str) -> str:
-    """Quote an argument's value where it is a path, so that Hydra takes `=`, `,` or brackets in it as they are."""
+def shielded(argument: str, *, sweeps: bool = False) -> str:
+    """Quote an argument's value where it is a path, so that Hydra takes `=`, `,` or brackets in it as they are.
+
+    Left alone are null, an interpolation, what is quoted already and, where Hydra `sweeps`, a list of paths.
+    """
     key, equals, value = argument.partition("=")
-    if not equals or key.lstrip("+") not in _PATHS or value[:1] in ("'", '"') or value in ("", "null"):
+    if not equals or key.lstrip("+") not in _PATHS or value in ("", "null") or "${" in value:
         return argument
-    if "${" in value or ("," in value and not Path(value).exists()):
-        return argument  # an interpolation, or a sweep over several paths
-    escaped = value.replace("\\'", "\\\\\\'") if "\\'" in value else value.replace("'", "\\'")
+    quoted = len(value) > 1 and value[0] in "'\"" and value[-1] == value[0]
+    if (quoted or (sweeps and "," in value)) and not Path(value).exists():
+        return argument
+    # Hydra takes backslashes as they are, but for those before a quote, the closing one included.
+    escaped = re.sub(r"(\\+)(?='|\Z)", r"\1\1", value).replace("'", "\\'")
     return f"{key}='{escaped}'"
 
 

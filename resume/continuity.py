@@ -130,7 +130,7 @@ def prove(
         iterations_saved=iterations[0],
         iterations_restored=iterations[1],
         arrays=len(equal),
-        slots=sum(is_slot(n) for n in equal),
+        slots=sum(is_slot(n, live[n]) for n in equal),
         nbytes=sum(live[n].nbytes for n in equal),
     )
 

@@ -12,6 +12,8 @@ from typing import Any
 from resume.continuity import Finding
 from resume.errors import DriftError
 
+_FRESH = "\nAnother class of optimizer cannot take over the state; for a fresh one: 'checkpoint.accept=[optimizer]'"
+
 PREFER = ("checkpoint", "config")
 
 # Of a serialised layer: names, places in Keras's modules and wiring; what is left is what it computes.
@@ -50,7 +52,10 @@ def optimizer(class_name: str | None, config: Mapping[str, Any] | None) -> dict[
 def compare(saved: Mapping[str, Any], today: Mapping[str, Any]) -> list[Finding]:
     """Differences between two declarations, leaf by leaf; a part that either side did not declare is not compared."""
     both = [part for part in today if part in saved and saved[part] is not None and today[part] is not None]
-    return [finding for part in both for finding in _differences(part, saved[part], today[part])]
+    found = [finding for part in both for finding in _differences(part, saved[part], today[part])]
+    # Of another class of optimizer every hyperparameter differs, which says nothing more.
+    other = [f for f in found if f.name == "optimizer.class"]
+    return other + [f for f in found if not (other and f.name.startswith("optimizer."))]
 
 
 def _differences(name: str, saved: Any, found: Any) -> Iterator[Finding]:
@@ -66,7 +71,7 @@ def _plain(value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    text = f"{value:.8g}" if isinstance(value, float) else str(value)
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -81,4 +86,5 @@ def demand(findings: Sequence[Finding], *, prefer: str | None, source: str) -> N
             f"{source}: today's configuration differs from the one it was made with; nothing was trained.\n"
             + "\n".join(f"  {line}" for line in lines(findings))
             + "\nSay which one holds: checkpoint.prefer=checkpoint or checkpoint.prefer=config"
+            + (_FRESH if any(f.name == "optimizer.class" for f in findings) else "")
         )

@@ -43,5 +43,5 @@ def _owner(run: Path) -> str:
     try:
         facts = json.loads((run / _OWNER).read_text())
         return f"host {facts['host']}, pid {facts['pid']}, since {facts['since']}"
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "it has not said who it is"

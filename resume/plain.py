@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from resume.state import STORABLE
+
 Keep = Callable[
     [np.ndarray[Any, Any]], str
 ]  # sets an array aside, returns the name under which it is found again
@@ -30,6 +32,13 @@ def _no_arrays(_: np.ndarray[Any, Any]) -> str:
     raise NotPlainError("ndarray")
 
 
+def _storable(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The array, unless it is of text, objects or another dtype that safetensors lacks."""
+    if array.dtype.name not in STORABLE:
+        raise NotPlainError(f"ndarray of {array.dtype}")
+    return array
+
+
 def encode(value: Any, *, keep: Keep = _no_arrays) -> Any:
     """The value as strict JSON can hold it. Raises NotPlainError for what is not plain data."""
     if value is None or type(value) in (bool, int, str):
@@ -39,9 +48,9 @@ def encode(value: Any, *, keep: Keep = _no_arrays) -> Any:
     if type(value) is list:
         return [encode(item, keep=keep) for item in value]
     if isinstance(value, np.ndarray):
-        return {"$array": keep(value)}
+        return {"$array": keep(_storable(value))}
     if isinstance(value, np.generic):
-        return {"$scalar": keep(np.asarray(value))}
+        return {"$scalar": keep(_storable(np.asarray(value)))}
     if isinstance(value, Mapping) and type(value).__name__ in ("dict", "OrderedDict", "mappingproxy"):
         return _encode_dict(value, keep)
     return _encode_tagged(value, keep)

@@ -10,6 +10,8 @@ runs/a/
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import re
 import shutil
@@ -21,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from resume import formats, plain
-from resume.errors import NoCheckpointError, SourceError
+from resume.errors import NoCheckpointError, SourceError, UsageError
 from resume.formats import native
 from resume.state import TrainState
 
@@ -157,12 +159,15 @@ class Best:
         if text is None:
             return None
         mode, _, metric = text.rpartition(":")
+        if mode not in ("", "min", "max"):
+            raise UsageError(f"checkpoint.keep_best: {text!r} begins with neither min: nor max:.")
         rising = any(word in metric for word in ("acc", "auc", "precision", "recall", "f1", "score", "iou"))
         return cls(metric, mode or ("max" if rising else "min"))
 
     def of(self, values: Mapping[Path, float]) -> Path | None:
         pick = min if self.mode == "min" else max
-        return pick(values, key=lambda path: values[path]) if values else None
+        finite = [path for path, value in values.items() if math.isfinite(value)]
+        return pick(finite, key=lambda path: values[path]) if finite else None
 
 
 @dataclass(frozen=True)
@@ -206,5 +211,9 @@ class Directory:
     def _logs(self, found: Iterable[Checkpoint]) -> dict[Path, Mapping[str, Any]]:
         if self.retention.best is None:
             return {}
-        progress = {c.path: plain.decode(native.read_manifest(c.path)["progress"]) for c in found}
-        return {p: v["epoch_logs"] for p, v in progress.items() if v.get("epoch_logs")}
+        logs: dict[Path, Mapping[str, Any]] = {}
+        for checkpoint in found:
+            with contextlib.suppress(SourceError):  # a damaged one is the best of nothing
+                progress = native.read_manifest(checkpoint.path)["progress"]
+                logs[checkpoint.path] = plain.decode(progress.get("epoch_logs")) or {}
+        return logs

@@ -147,7 +147,7 @@ def validate(cfg: DictConfig) -> Settings:
     try:
         given = _plain(cfg)
         for key in _unknown(given):
-            raise UsageError(_unknown_message(key))
+            raise UsageError(unknown_key(key))
         settings = _typed(given)
     except OmegaConfBaseException as error:
         key = error.full_key or ""
@@ -188,12 +188,20 @@ def _unknown(given: dict[str, Any]) -> Iterator[str]:
             yield from (f"{section}.{key}" for key in value if key not in _KEYS[section])
 
 
-def _unknown_message(key: str) -> str:
+def unknown_key(key: str) -> str:
+    """What to say of a key that the configuration does not have: where it was set, what it may have been meant for."""
     section = key.rpartition(".")[0]
+    if section.split(".")[0] not in _KEYS or (section and section not in _KEYS):
+        near = get_close_matches(section.split(".")[0], _KEYS[""], n=1)
+        advice = (
+            f"Did you mean {near[0]}?"
+            if near and near[0] != section
+            else f"For an argument of your own: +{key}=..."
+        )
+        return f"{key}: unknown key{_origin(key)}. {advice}"
     known = ", ".join(_KEYS[section])
-    advice = _advice(key)
     where = f"Keys of {section}" if section else "Keys"
-    return f"{key}: unknown key{_origin(key)}.{advice}\n{where}: {known}."
+    return f"{key}: unknown key{_origin(key)}.{_advice(key)}\n{where}: {known}."
 
 
 def _advice(key: str) -> str:
@@ -229,6 +237,8 @@ def _complaints(settings: Settings) -> Iterator[str]:
         if value not in allowed or isinstance(value, bool):
             names = ", ".join("null" if name is None else str(name) for name in allowed)
             yield f"{key}: {value!r} is none of {names}{_origin(key)}."
+    if settings.ckpt == "":
+        yield f"ckpt: empty{_origin('ckpt')}. Name a file, or leave it out."
     if not _is_frequency(settings.fit.validation_freq):
         yield f"fit.validation_freq: neither a number of epochs nor a list of epochs{_origin('fit.validation_freq')}."
     for key, node in _nodes(settings):

@@ -5,10 +5,12 @@ Canonical names
     optimizer/iteration                 the raw counter of batches applied: *the* step
     optimizer/learning_rate, ...        the optimizer's other scalars
     optimizer/<role>/<variable path>    slot variables (role = momentum, velocity, average, gradient_accumulator, ...)
+    optimizer/vars/<n>                  variables of an optimizer that the source does not name
     optimizer/loss_scale/<name>         what a LossScaleOptimizer adds around its inner optimizer
     seeds/<layer path>/<name>           seed generators of layers
     metrics/<variable path>             accumulators of the epoch in progress
     callbacks/..., rng/...              arrays held by callbacks, random number generators
+    <any of these>@replica<n>           device n's own copy, where devices hold different ones
 """
 
 from __future__ import annotations
@@ -24,12 +26,16 @@ import xxhash
 
 ITERATION = "optimizer/iteration"
 LEARNING_RATE = "optimizer/learning_rate"
+REPLICA = "@replica"
+NUMBERED = "vars"  # in the place of a role, where a source numbers the slots
 
 _NUMPY_DTYPES = {
     name: np.dtype(name)
     for name in ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 } | {name: np.dtype(name) for name in ("float16", "float32", "float64", "complex64", "complex128")}
 _NUMPY_DTYPES["bfloat16"] = np.dtype(ml_dtypes.bfloat16)
+
+STORABLE = frozenset(_NUMPY_DTYPES) - {"complex128"}  # the dtypes that safetensors has
 
 
 def dtype_named(name: str) -> np.dtype[Any]:
@@ -60,6 +66,11 @@ def digest(array: np.ndarray[Any, Any]) -> str:
     return xxhash.xxh3_128_hexdigest(flat.view(np.uint8).data if flat.size else b"")
 
 
+def little_endian(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The array as checkpoints hold it; the same object unless its bytes are in the other order."""
+    return array.astype(array.dtype.newbyteorder("<"), copy=False)
+
+
 def spec_of(array: np.ndarray[Any, Any]) -> Spec:
     return Spec(dtype=array.dtype.name, shape=tuple(array.shape), digest=digest(array))
 
@@ -74,7 +85,7 @@ class Arrays(Mapping[str, np.ndarray[Any, Any]]):
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Arrays:
         """Arrays that are already in memory."""
-        held = {name: np.asarray(array) for name, array in arrays.items()}
+        held = {name: little_endian(np.asarray(array)) for name, array in arrays.items()}
         return cls({name: spec_of(array) for name, array in held.items()}, read=held.__getitem__)
 
     def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
@@ -141,18 +152,23 @@ class TrainState:
 
     @property
     def slots(self) -> tuple[str, ...]:
-        return tuple(name for name in self.specs if is_slot(name))
+        return tuple(name for name, spec in self.specs.items() if is_slot(name, spec))
 
     @property
     def weights(self) -> tuple[str, ...]:
-        return tuple(name for name in self.specs if name.startswith("model/"))
+        return tuple(name for name in self.specs if name.startswith("model/") and REPLICA not in name)
 
     @property
     def nbytes(self) -> int:
         return sum(spec.nbytes for spec in self.specs.values())
 
 
-def is_slot(name: str) -> bool:
-    """Whether a canonical name is a slot variable: an optimizer variable that belongs to one trainable variable."""
+def is_slot(name: str, spec: Spec) -> bool:
+    """Whether an array is a slot variable: an optimizer variable that belongs to one trainable variable.
+
+    Of the numbered ones (`optimizer/vars/<n>`, where a source names none) those with a shape: the others are counters.
+    """
     parts = name.split("/")
-    return parts[0] == "optimizer" and len(parts) > 2 and parts[1] not in ("loss_scale", "inner")
+    if parts[0] != "optimizer" or len(parts) < 3 or parts[1] in ("loss_scale", "inner"):
+        return False
+    return parts[1] != NUMBERED or spec.shape != ()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from resume import rundir
 from resume.commands import table
-from resume.state import TrainState, is_slot
+from resume.formats import layouts
+from resume.state import NUMBERED, TrainState, is_slot
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -45,14 +47,28 @@ def described(state: TrainState) -> dict[str, Any]:
 
 
 def complete(state: TrainState) -> bool:
-    """Whether weights, iteration count and every slot are there: each role covers every variable that it should.
+    """Whether weights, iteration count and every slot are there.
 
-    A role that has a slot for some trainable variables and not for others is suspicious only where another role of
-    the same optimizer covers more; optimizers such as Muon leave gaps by design, so the roles together must cover.
+    Every role that the optimizer's class and config demand must be there, and each role must cover every variable
+    that any role covers, but for those that leave gaps by design. Slots that the source only numbers are counted: of
+    each shape there must be as many for every role.
     """
     if state.optimizer is None or state.iterations is None or not state.weights:
         return False
-    return not any("not derived" in note or "without its optimizer" in note for note in state.notes)
+    optimizer = state.optimizer.inner
+    demanded = layouts.roles(optimizer)
+    covered: dict[str, set[str]] = defaultdict(set)
+    for name in state.slots:
+        _, role, variable = name.split("/", 2)
+        covered[role].add(variable)
+    if NUMBERED in covered:
+        shapes = Counter(state.specs[f"optimizer/{NUMBERED}/{n}"].shape for n in covered[NUMBERED])
+        each = sum(not layouts.leaves_gaps(optimizer, role) for role in demanded) or 1
+        return all(count % each == 0 for count in shapes.values())
+    every = set().union(*covered.values())
+    return covered.keys() >= set(demanded) and all(
+        found == every or layouts.leaves_gaps(optimizer, role) for role, found in covered.items()
+    )
 
 
 def custom_objects(state: TrainState) -> Iterator[str]:
@@ -81,7 +97,7 @@ def _custom(config: Any) -> Iterator[str]:
 
 def _row(state: TrainState, name: str) -> dict[str, Any]:
     spec = state.specs[name]
-    return {"name": name, "dtype": spec.dtype, "shape": list(spec.shape), "slot": is_slot(name)}
+    return {"name": name, "dtype": spec.dtype, "shape": list(spec.shape), "slot": is_slot(name, spec)}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,21 @@ def run(arguments: Sequence[str]) -> int:
     folder = Path(options.run)
     if not rundir.is_run(folder):
         raise SourceError(f"{folder}: not a run directory (no checkpoints/ and no lineage.jsonl in it).")
-    rows = [_row(checkpoint, as_json=options.json) for checkpoint in rundir.checkpoints(folder)]
+    rows = list(_rows(folder, as_json=options.json))
     table.show(rows, as_json=options.json)
     if not rows and not options.json:
         print(f"{folder}: nothing has been published yet.")
     return 0
+
+
+def _rows(run: Path, *, as_json: bool) -> Iterator[dict[str, Any]]:
+    for checkpoint in rundir.checkpoints(run):
+        try:
+            row = _row(checkpoint, as_json=as_json)
+        except FileNotFoundError:  # a training run has just retired it
+            continue
+        if checkpoint.path.exists():
+            yield row
 
 
 def _row(checkpoint: Checkpoint, *, as_json: bool) -> dict[str, Any]:
@@ -38,7 +48,7 @@ def _row(checkpoint: Checkpoint, *, as_json: bool) -> dict[str, Any]:
         "batch": manifest.get("batch"),
         "path": str(checkpoint.path),
         "whole": not damage,
-        "bytes": sum(file.stat().st_size for file in checkpoint.path.iterdir()),
+        "bytes": sum(file.stat().st_size for file in checkpoint.path.glob("*")),
         "time": written if as_json or written is None else time.strftime("%F %T", time.localtime(written)),
     }
 

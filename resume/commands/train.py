@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,11 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from resume import lineage
+from resume.commands import quiet
 from resume.errors import EXIT_COMPLETED, ResumeError, UsageError
-from resume.settings import Settings, config_dir, validate
-
-_CHOICES = ("model", "data", "experiment", "ckpt", "optimizer")
-_DEFAULT = ("model=digits_mlp", "optimizer=adam", "data=digits")
+from resume.settings import Settings, config_dir, unknown_key, validate
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -29,25 +28,30 @@ def run(arguments: Sequence[str]) -> int:
     try:
         hydra_main(version_base="1.3", config_path=str(config_dir()), config_name="train")(task)()
     except (HydraException, OmegaConfBaseException) as error:
-        raise UsageError(_first_lines(error)) from error
+        unknown = re.search(r"Could not override '([\w.]+)'", str(error))
+        raise UsageError(unknown_key(unknown[1]) if unknown else _first_lines(error)) from error
     return EXIT_COMPLETED
 
 
 def completed(arguments: Sequence[str]) -> list[str]:
-    """The command line with the shipped default where it names nothing to train."""
-    if any(a.startswith(("--config", "-c", "--help", "--hydra-help", "--info")) for a in arguments):
-        named = set(_CHOICES) if any(a.startswith(("--config-name", "-cn")) for a in arguments) else set()
-    else:
-        named = set()
-    named |= {_key(a) for a in arguments if "=" in a}
+    """The command line with the shipped default for what it does not name: nothing where an experiment or a whole
+    configuration is chosen, the data alone where the model comes from a checkpoint."""
     out = ["+" + a if a.startswith("experiment=") else a for a in arguments]
-    if "ckpt" in named and not {"data", "experiment"} & named:
-        return [*out, "data=digits"]
-    return out if set(_CHOICES) & named else [*out, *_DEFAULT]
+    named = {_named(a) for a in arguments if "=" in a}
+    if "experiment" in named or any(a.startswith(("--config-name", "-cn")) for a in arguments):
+        return out
+    wanted = (
+        {"data": "digits"}
+        if "ckpt" in named
+        else {"model": "digits_mlp", "optimizer": "adam", "data": "digits"}
+    )
+    return [*out, *(f"{group}={choice}" for group, choice in wanted.items() if group not in named)]
 
 
-def _key(argument: str) -> str:
-    return argument.split("=", 1)[0].lstrip("+~").split(".", 1)[0].split("@", 1)[0]
+def _named(argument: str) -> str:
+    """The group that an override chooses: by its name, or by the `_target_` of a node of the user's own."""
+    key = argument.split("=", 1)[0].lstrip("+~").split("@", 1)[0]
+    return key.split(".", 1)[0] if key.endswith("._target_") else key
 
 
 def task(cfg: DictConfig) -> None:
@@ -66,8 +70,10 @@ def task(cfg: DictConfig) -> None:
 
 def train(settings: Settings, *, record: str) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from resume.engine import job  # here, so that --help and usage errors need no TensorFlow
+    with quiet.standard_error():
+        from resume.engine import devices, job  # here, so that --help and usage errors need no TensorFlow
 
+        devices.discover()
     job.run(settings, record=record)
 
 

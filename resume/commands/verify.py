@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,11 +29,7 @@ def run(arguments: Sequence[str]) -> int:
         for line in report["findings"]:
             print(f"  {line['name']}: {line['kind']}")
         print(_line(path, report, is_run=is_run))
-    if (
-        is_run
-        and report["verdict"] == "broken"
-        and not any(c.damage() == [] for c in rundir.checkpoints(path))
-    ):
+    if is_run and not report["checkpoints"]:
         return NoCheckpointError.exit_code
     return ContinuityError.exit_code if report["verdict"] == "broken" else 0
 
@@ -55,8 +50,9 @@ def _line(path: Path, report: Mapping[str, Any], *, is_run: bool) -> str:
 
 def _of_run(run: Path) -> dict[str, Any]:
     """The keys are a stable interface."""
-    found = rundir.checkpoints(run)
-    damage = {c.path: c.damage() for c in found}
+    judged = [(c, c.damage()) for c in rundir.checkpoints(run)]
+    found = [c for c, _ in judged if c.path.exists()]  # a training run may have retired some meanwhile
+    damage = {c.path: lines for c, lines in judged if c in found}
     findings = [_finding(str(path), line) for path, lines in damage.items() for line in lines]
     findings += [_finding("lineage", line) for line in lineage.breaks(run)]
     starts = lineage.attempts(lineage.read(run))
@@ -101,7 +97,7 @@ def _odd(state: TrainState) -> list[str]:
 
 
 def _finite(array: np.ndarray[Any, Any]) -> bool:
-    return bool(np.isfinite(array.astype(np.float64)).all()) if array.size else not math.isnan(0.0)
+    return bool(np.isfinite(array.astype(np.float64)).all())
 
 
 def _finding(name: str, what: str) -> dict[str, Any]:

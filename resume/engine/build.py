@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
@@ -24,6 +24,14 @@ _SHORT = {
     "MSE": "mean_squared_error", "MAE": "mean_absolute_error", "MAPE": "mean_absolute_percentage_error",
     "MSLE": "mean_squared_logarithmic_error", "KLD": "kl_divergence", "BCE": "binary_crossentropy",
 }  # fmt: skip
+
+
+# Where Keras's own classes and functions are found by name, when a file gives no module.
+_PLACES = (
+    keras, keras.layers, keras.models, keras.optimizers, keras.losses, keras.metrics, keras.initializers,
+    keras.regularizers, keras.constraints, keras.activations, keras.optimizers.schedules, keras.dtype_policies,
+    keras.ops,
+)  # fmt: skip
 
 
 def custom_objects(paths: Mapping[str, str | None]) -> dict[str, Any]:
@@ -109,25 +117,43 @@ def model_of(state: TrainState | None, custom: Mapping[str, Any]) -> keras.Model
         raise UsageError("no model: name one (model=...), or a source that has one (+ckpt=...).")
     if state.model_config is None:
         raise SourceError(f"{state.path}: holds no model. Name the one it was trained with (model=...).")
+    demand_objects(state, custom)
     try:
         if state.format == "h5":
             return keras.models.load_model(str(state.path), custom_objects=dict(custom), compile=False)
         config = {k: v for k, v in state.model_config.items() if k != "compile_config"}
         return keras.saving.deserialize_keras_object(config, custom_objects=dict(custom))
     except (TypeError, ValueError, KeyError, AttributeError, ImportError) as error:
-        raise _unbuildable(state, error, custom) from error
+        raise _unbuildable(state, error) from error
 
 
-def _unbuildable(state: TrainState, error: Exception, custom: Mapping[str, Any]) -> UsageError:
-    missing = sorted(
-        n for n in unknown_objects(state.model_config, custom) | unknown_objects(state.compile_config, custom)
+def _unbuildable(state: TrainState, error: Exception) -> UsageError:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return UsageError(
+        f"{state.path}: its model cannot be rebuilt: {lines[0] if lines else type(error).__name__}"
     )
+
+
+def demand_objects(state: TrainState, custom: Mapping[str, Any]) -> None:
+    """Raises UsageError that lists all custom objects that the source needs and nobody has named.
+
+    Keras would import whatever module the file names for them: what runs is the configuration's to say, never a file's.
+    """
+    configs = (
+        state.model_config,
+        state.compile_config,
+        state.optimizer and {"config": dict(state.optimizer.config)},
+    )
+    _demand(state, configs, custom)
+
+
+def _demand(state: TrainState, configs: Iterable[Any], custom: Mapping[str, Any]) -> None:
+    missing = sorted({name for config in configs for name in unknown_objects(config, custom)})
     if missing:
-        lines = "\n".join(f"  'custom_objects.{name}=YOUR.MODULE.{name}'" for name in missing)
-        return UsageError(
+        lines = "\n".join(f"  '+custom_objects.{name}=YOUR.MODULE.{name}'" for name in missing)
+        raise UsageError(
             f"{state.path}: needs custom objects that the configuration does not name. Add:\n{lines}"
         )
-    return UsageError(f"{state.path}: its model cannot be rebuilt: {str(error).strip().splitlines()[0]}")
 
 
 def unknown_objects(config: Any, custom: Mapping[str, Any]) -> set[str]:
@@ -137,32 +163,31 @@ def unknown_objects(config: Any, custom: Mapping[str, Any]) -> set[str]:
     if not isinstance(config, Mapping):
         return set()
     found = {name for item in config.values() for name in unknown_objects(item, custom)}
-    name = config.get("config") if config.get("class_name") == "function" else config.get("class_name")
-    registered = config.get("registered_name")
-    if isinstance(name, str) and not _known(name, registered, config, custom):
+    kind = config.get("class_name")
+    name = config.get("config") if kind == "function" else kind
+    if isinstance(name, str) and "config" in config and not _known(name, config, custom):
         found.add(name)
     return found
 
 
-def _known(name: str, registered: Any, config: Mapping[str, Any], custom: Mapping[str, Any]) -> bool:
-    if name in custom or (registered and registered in custom):
+def _known(name: str, config: Mapping[str, Any], custom: Mapping[str, Any]) -> bool:
+    registered = config.get("registered_name")
+    if name in custom or registered in custom or name in keras.saving.get_custom_objects():
         return True
-    if isinstance(registered, str) and keras.saving.get_registered_object(registered) is not None:
+    spelled = [n for n in (name, registered) if isinstance(n, str)]
+    if any(keras.saving.get_registered_object(n) is not None for n in spelled):
         return True
-    module = str(config.get("module") or "")
-    if module.split(".")[0] in ("keras", "builtins", "numpy", "tensorflow"):
-        return True
-    places = (keras.layers, keras.models, keras.optimizers, keras.losses, keras.metrics, keras.initializers,
-              keras.regularizers, keras.constraints, keras.activations, keras.optimizers.schedules,
-              keras.dtype_policies)  # fmt: skip
-    return not module and ("config" not in config or any(hasattr(place, name) for place in places))
+    module = str(config.get("module") or "").split(".")[0]
+    if config.get("class_name") == "function" or not module:
+        return any(hasattr(place, name) for place in _PLACES)
+    return module in ("keras", "builtins")
 
 
 def compile_model(model: keras.Model, given: Mapping[str, Any], state: TrainState | None) -> bool:
     """Compile; what is not given stays as the model or the source has it. True when the optimizer is the source's."""
-    base = {} if model.compiled and not given else source_arguments(state) if state is not None else {}
     if model.compiled and not given:
         return False
+    base = source_arguments(state, given) if state is not None else {}
     if model.compiled and "optimizer" not in base and "optimizer" not in given:
         base = {"optimizer": model.optimizer, **base}
     arguments = {**base, **given}
@@ -182,21 +207,20 @@ def _scaled(optimizer: Any, *, from_source: bool) -> Any:
     return optimizer if wrapped or not from_source else keras.optimizers.LossScaleOptimizer(optimizer)
 
 
-def source_arguments(state: TrainState) -> dict[str, Any]:
-    """The arguments of `compile` as the source's own config has them; empty where it has none."""
-    config = state.compile_config
-    if not config:
-        return {}
+def source_arguments(state: TrainState, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `compile` that the source's own config has and the configuration does not give."""
+    config = {name: item for name, item in (state.compile_config or {}).items() if name not in given}
+    _demand(state, [config], {})
     try:
         if state.format == "h5":
-            return _legacy_arguments(config, state)
-        arguments: dict[str, Any] = keras.saving.deserialize_keras_object(dict(config))
+            return _legacy_arguments(config, state, fresh="optimizer" not in given)
+        arguments: dict[str, Any] = keras.saving.deserialize_keras_object(config)
         return arguments
     except (TypeError, ValueError, KeyError, AttributeError, ImportError) as error:
-        raise _unbuildable(state, error, {}) from error
+        raise _unbuildable(state, error) from error
 
 
-def _legacy_arguments(config: Mapping[str, Any], state: TrainState) -> dict[str, Any]:
+def _legacy_arguments(config: Mapping[str, Any], state: TrainState, *, fresh: bool) -> dict[str, Any]:
     """From the `training_config` of an `.h5` file."""
     kept = ("loss", "metrics", "weighted_metrics", "loss_weights", "run_eagerly", "steps_per_execution", "jit_compile",
             "auto_scale_loss")  # fmt: skip
@@ -205,7 +229,7 @@ def _legacy_arguments(config: Mapping[str, Any], state: TrainState) -> dict[str,
         for name in kept
         if config.get(name) is not None
     }
-    if state.optimizer is not None:
+    if fresh and state.optimizer is not None:
         arguments["optimizer"] = optimizer_of(state.optimizer.class_name, state.optimizer.config)
     return arguments
 

@@ -18,7 +18,7 @@ from resume.state import Arrays, OptimizerInfo, TrainState
 def capture(model: keras.Model, *, epoch: int, batch: int, progress: Mapping[str, Any]) -> TrainState:
     """The training state now. `progress`: sections of plain values; arrays in them are set aside as `<section>/<n>`."""
     found = live.of(model)
-    arrays = {name: live.value(variable) for name, variable in found.variables.items()}
+    arrays = live.diverged({name: live.value(variable) for name, variable in found.variables.items()})
     encoded = {section: _encode(section, item, arrays) for section, item in progress.items()}
     return TrainState(
         format="native",
@@ -31,7 +31,7 @@ def capture(model: keras.Model, *, epoch: int, batch: int, progress: Mapping[str
         epoch=epoch,
         batch=batch,
         progress=encoded,
-        raw_names=found.raw_names,
+        raw_names={name: raw for name, raw in found.raw_names.items() if name in arrays},
     )
 
 

@@ -15,6 +15,11 @@ class Devices:
     description: str  # one line for people
 
 
+def discover() -> None:
+    """Let TensorFlow look for accelerators; what it has to say about that, it says now."""
+    tf.config.list_physical_devices()
+
+
 def choose(kind: str = "auto", *, logical_cpus: int | None = None, memory_growth: bool = True) -> Devices:
     """The strategy under which the model is built, restored and trained. Call before TensorFlow touches a device.
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from resume import names
 from resume.engine import rng
+from resume.state import REPLICA
 
 Variable = Any  # keras.Variable or tf.Variable: both have assign() and numpy()
 
@@ -43,7 +44,26 @@ def of(model: keras.Model) -> Live:
     named += rng.variables().items()
     unique = names.unique([name for name, _ in named])
     variables = {name: variable for name, (_, variable) in zip(unique, named, strict=True)}
+    variables |= {f"{name}{REPLICA}{i}": copy for name, v in variables.items() for i, copy in _copies(v)}
     return Live(variables, {name: _path(v) for name, v in variables.items()})
+
+
+def _copies(variable: Variable) -> Iterator[tuple[int, Variable]]:
+    """Each device's copy of a mirrored variable. Copies may differ: BatchNorm's statistics do, and metrics.
+
+    Reading the variable gives the first copy, or the copies' sum; each device goes on from its own.
+    """
+    copies: Any = getattr(getattr(variable, "_value", variable), "values", ())
+    if len(copies) > 1:
+        yield from enumerate(copies)
+
+
+def diverged(arrays: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays without those copies that say nothing beyond the variable's own value."""
+    groups: dict[str, set[bytes]] = {}
+    for name, array in arrays.items():
+        groups.setdefault(name.partition(REPLICA)[0], set()).add(array.tobytes())
+    return {n: a for n, a in arrays.items() if REPLICA not in n or len(groups[n.partition(REPLICA)[0]]) > 1}
 
 
 def optimizer_of(model: keras.Model) -> Any:
@@ -73,7 +93,7 @@ def _model(model: keras.Model) -> Iterator[tuple[str, Variable]]:
     canonical = scheme.canonical([_path(v) for v in weights])
     yield from ((f"model/{name}", v) for name, v in zip(canonical, weights, strict=True))
     owned = [(*seeds[id(v)], v) for v in ours if id(v) in seeds]
-    paths = [f"{layer.path}/{name}" for layer, name, _ in owned]
+    paths = [f"{layer.path or layer.name}/{name}" for layer, name, _ in owned]
     for name, (_, _, v) in zip(scheme.canonical(paths), owned, strict=True):
         yield f"seeds/{name}", v
     yield from _untracked(layers, scheme, known={id(v) for v in ours})
@@ -109,7 +129,7 @@ def _untracked(
         for attribute, item in vars(layer).items():
             variable = item.state if isinstance(item, tf.random.Generator) else item
             if isinstance(variable, tf.Variable) and id(variable) not in known:
-                found.append((f"{layer.path}/{attribute}", variable))
+                found.append((f"{layer.path or layer.name}/{attribute}", variable))
     canonical = scheme.canonical([path for path, _ in found])
     yield from ((f"model/{name}", v) for name, (_, v) in zip(canonical, found, strict=True))
 

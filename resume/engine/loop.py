@@ -106,12 +106,7 @@ def choose(run_dir: Path, ckpt: Path | None) -> Origin:
     2. `ckpt`.
     3. Fresh, if neither exists. Checkpoints of which none is whole are an error, never a silent restart.
     """
-    began = _began_with(run_dir)
-    if ckpt is not None and began is not None and began != str(ckpt.absolute()):
-        raise UsageError(
-            f"{run_dir}: this run began with ckpt={began}, today's command says ckpt={ckpt.absolute()}. "
-            "Use another run_dir (or name) for another beginning."
-        )
+    _same_beginning(run_dir, ckpt)
     checkpoint, passed = rundir.newest_whole(run_dir)
     if checkpoint is not None:
         state = rundir.read(checkpoint.path)
@@ -123,10 +118,16 @@ def choose(run_dir: Path, ckpt: Path | None) -> Origin:
     return Origin("fresh")
 
 
-def _began_with(run_dir: Path) -> str | None:
+def _same_beginning(run_dir: Path, ckpt: Path | None) -> None:
     starts = lineage.attempts(lineage.read(run_dir))
-    began: str | None = starts[0].get("ckpt") if starts else None
-    return began
+    if ckpt is None or not starts or not rundir.checkpoints(run_dir):
+        return
+    began = starts[0].get("ckpt")
+    if began != str(ckpt.absolute()):
+        raise UsageError(
+            f"{run_dir}: this run began {f'with ckpt={began}' if began else 'without a ckpt'}, today's command says "
+            f"ckpt={ckpt.absolute()}. Use another run_dir (or name) for another beginning."
+        )
 
 
 def train(job: Job) -> Outcome:
@@ -162,6 +163,11 @@ def _prepare(job: Job, origin: Origin) -> _Attempt:
     complete(model, spec)
     declared = _declared(job, model, order, spec, origin.epoch)
     findings = _drift(origin, declared, built, fresh_optimizer="optimizer" in job.accept)
+    if origin.kind == "run" and restore.fresh_optimizer(model, origin.state, accept=job.accept):
+        raise UsageError(
+            f"{origin.name}: a fresh optimizer counts its steps from 0, which this run has behind it. Begin another "
+            f"run there:\n  +ckpt={origin.name} run_dir=ANOTHER"
+        )
     if origin.state is not None:
         drift.demand(findings, prefer=job.prefer, source=origin.name)
     rate = _rate(model)
@@ -343,6 +349,10 @@ class _Attempt:
         lines = [f"run {job.run_dir}, attempt {self.number}: {_beginning(self.origin)}"]
         lines += [f"passed over: {why}" for why in self.origin.passed_over]
         lines += self.proof.lines() if self.proof else []
+        if self.origin.state is not None and not restore.same_replicas(self.model, self.origin.state):
+            lines.append(
+                "  another number of devices: what each kept for itself (BatchNorm statistics) goes on from the first's"
+            )
         lines += [f"  drift, {job.prefer} holds: {line}" for line in self.notes]
         for line in lines:
             say(line)
@@ -364,10 +374,11 @@ class _Attempt:
         if self.origin.state is None:
             return
         restore.reassert(self.model, self.origin.state, accept=self.job.accept)
-        saved = self._section("callbacks", {})
-        memory.restore(self.named, saved)
-        for line in memory.differences(self.named, saved):
-            self.job.say(f"  {line}")
+        saved = self._section("callbacks", None)
+        if saved is not None:
+            memory.restore(self.named, saved)
+            for line in memory.differences(self.named, saved):
+                self.job.say(f"  {line}")
         generators = self._section("rng", None)
         if generators:
             rng.restore(generators)

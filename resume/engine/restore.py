@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from resume import continuity, names
 from resume.continuity import NEVER_HELD, Proof
 from resume.engine import archive, capture, live
 from resume.errors import ContinuityError
-from resume.state import ITERATION, Arrays, Spec, TrainState, spec_of
+from resume.state import ITERATION, REPLICA, Arrays, Spec, TrainState, spec_of
 
 
 def restore(
@@ -27,8 +27,9 @@ def restore(
     """
     batch = state.batch if position else None
     found = live.of(model)
-    wanted = _that_count(found.variables, batch)
     state = aligned(model, state, accept=accept)
+    wanted = _that_count(found.variables, batch)
+    wanted = {name: v for name, v in wanted.items() if REPLICA not in name or name in state.specs}
     saved: dict[str, Spec] = {}
     for name in _that_count(state.specs, batch):
         array = state.arrays[name]
@@ -59,8 +60,9 @@ def reassert(model: keras.Model, state: TrainState, *, accept: Sequence[str] = (
 
 def epoch_in_progress(model: keras.Model, state: TrainState) -> None:
     """Put back the accumulators of the epoch in progress, which `fit` has just reset."""
+    same = same_replicas(model, state)
     for name, variable in live.epoch_metrics(live.of(model)).items():
-        if name in state.specs:
+        if name in state.specs and (same or REPLICA not in name):
             _assign(name, variable, state.arrays[name])
 
 
@@ -74,12 +76,35 @@ def _assign(name: str, variable: Any, array: np.ndarray[Any, Any]) -> None:
 def aligned(model: keras.Model, state: TrainState, *, accept: Sequence[str] = ()) -> TrainState:
     """The state under the live model's names; without the optimizer's arrays where a fresh optimizer was accepted."""
     state = _rekeyed(model, state, live.of(model))
-    info = capture.optimizer_info(live.optimizer_of(model))
-    today = info.inner.class_name if info else None
-    if "optimizer" in accept and state.optimizer is not None and state.optimizer.inner.class_name != today:
+    if not same_replicas(model, state):
+        state = _without_replicas(state)
+    if fresh_optimizer(model, state, accept=accept):
         specs = {n: s for n, s in state.specs.items() if not n.startswith("optimizer/")}
         return replace(state, arrays=Arrays(specs, read=state.arrays.__getitem__), optimizer=None)
     return state
+
+
+def same_replicas(model: keras.Model, state: TrainState) -> bool:
+    """Whether each device can go on from its own copy: none was needed, or there are as many devices as then."""
+    saved = _replicas(state.specs)
+    return not saved or saved == _replicas(live.of(model).variables)
+
+
+def _replicas(named: Iterable[str]) -> set[str]:
+    return {name.partition(REPLICA)[2] for name in named if REPLICA in name}
+
+
+def _without_replicas(state: TrainState) -> TrainState:
+    specs = {name: spec for name, spec in state.specs.items() if REPLICA not in name}
+    return replace(state, arrays=Arrays(specs, read=state.arrays.__getitem__))
+
+
+def fresh_optimizer(model: keras.Model, state: TrainState | None, *, accept: Sequence[str]) -> bool:
+    """Whether the state's optimizer is left behind: today's is of another class, and that was accepted."""
+    info = capture.optimizer_info(live.optimizer_of(model))
+    if state is None or state.optimizer is None or info is None or "optimizer" not in accept:
+        return False
+    return state.optimizer.inner.class_name != info.inner.class_name
 
 
 def _that_count(named: Mapping[str, Any], batch: int | None) -> dict[str, Any]:

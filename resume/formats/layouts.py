@@ -59,12 +59,46 @@ _PAIRS = {
     "Adagrad": ("accumulator",),
     "Lion": ("momentum",),
 }
+# Roles that need not have a slot for every trained variable.
+_GAPS = {"Muon": ("velocity",), "Adafactor": ("r", "c")}
 _OPTIMIZERS = (*_PAIRS, "SGD", "RMSprop", "Adafactor", "Muon", "LossScaleOptimizer", "MultiOptimizer")
 
 
 def optimizer_class(short: str) -> str:
     """`adam`, as given to compile() -> `Adam`; an unknown name as it is."""
     return {name.lower(): name for name in _OPTIMIZERS}.get(short.lower(), short)
+
+
+def roles(info: OptimizerInfo) -> tuple[str, ...]:
+    """The roles that an optimizer must have slots in, by its class and config; of an unknown class, those of any."""
+    return (*_own_roles(info), *_base_roles(info))
+
+
+def _own_roles(info: OptimizerInfo) -> tuple[str, ...]:
+    config = info.config
+    match info.class_name:
+        case "SGD":
+            return ("momentum",) if config.get("momentum") else ()
+        case "RMSprop":
+            momentum = ("momentum",) if config.get("momentum") else ()
+            return ("velocity", *momentum, *(("average_gradient",) if config.get("centered") else ()))
+        case "Adafactor":
+            return ("r", "c", "velocity")
+        case "Muon":
+            return ("momentum",)
+        case kind if kind in _PAIRS:
+            return (*_PAIRS[kind], *(("velocity_hat",) if config.get("amsgrad") else ()))
+    return ()
+
+
+def _base_roles(info: OptimizerInfo) -> tuple[str, ...]:
+    keys = {"average": "use_ema", "gradient_accumulator": "gradient_accumulation_steps"}
+    return tuple(role for role, key in keys.items() if info.config.get(key))
+
+
+def leaves_gaps(info: OptimizerInfo, role: str) -> bool:
+    """Whether an optimizer may have slots of this role for some trained variables only."""
+    return info.class_name == "MultiOptimizer" or role in _GAPS.get(info.class_name, ())
 
 
 def scheme(model_config: Mapping[str, Any], paths: Iterable[str]) -> names.Scheme:
@@ -284,11 +318,7 @@ def _each(owners: Sequence[Owner], *roles: str) -> list[tuple[str, Shape]]:
 
 
 def _base(info: OptimizerInfo, owners: Sequence[Owner], *, early: bool) -> list[tuple[str, Shape]]:
-    roles = [
-        role
-        for role, key in (("average", "use_ema"), ("gradient_accumulator", "gradient_accumulation_steps"))
-        if info.config.get(key)
-    ]
+    roles = _base_roles(info)
     if early:  # one variable at a time
         return _each(owners, *roles) if roles else []
     return [entry for role in roles for entry in _each(owners, role)]
@@ -297,12 +327,8 @@ def _base(info: OptimizerInfo, owners: Sequence[Owner], *, early: bool) -> list[
 def _slots(info: OptimizerInfo, owners: Sequence[Owner], *, early: bool) -> list[tuple[str, Shape]] | None:
     config = info.config
     match info.class_name:
-        case "SGD":
-            return _each(owners, "momentum") if config.get("momentum") else []
-        case "RMSprop":
-            roles = ["velocity", *["momentum"] * bool(config.get("momentum"))]
-            roles += ["average_gradient"] * bool(config.get("centered"))
-            return [entry for role in roles for entry in _each(owners, role)]
+        case "SGD" | "RMSprop":
+            return [entry for role in _own_roles(info) for entry in _each(owners, role)]
         case "Nadam":
             product: list[tuple[str, Shape]] = [("optimizer/u_product", ())]
             pairs = _each(owners, *_PAIRS["Nadam"])

@@ -24,7 +24,7 @@ import xxhash
 
 from resume import plain
 from resume.errors import SourceError
-from resume.state import Arrays, OptimizerInfo, Spec, TrainState, digest, dtype_named
+from resume.state import STORABLE, Arrays, OptimizerInfo, Spec, TrainState, digest, dtype_named, spec_of
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -67,7 +67,7 @@ def write(directory: Path, state: TrainState) -> None:
         _MODEL: {"bytes": len(model), "digest": _hex(model)},
     }
     manifest["digest"] = _hex(_canonical_json(manifest))
-    _write_synced(directory / MANIFEST, [json.dumps(manifest, indent=1, allow_nan=False).encode()])
+    _write_synced(directory / MANIFEST, [_file_json(manifest)])
     sync_directory(directory)
 
 
@@ -99,7 +99,8 @@ def read(path: Path) -> TrainState:
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest, its own digest checked."""
     try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
+        data = (path / MANIFEST).read_bytes()
+        manifest = json.loads(data)
         claimed = manifest.pop("digest")
         schema = int(manifest["schema"])
     except FileNotFoundError:
@@ -111,7 +112,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{path}: written with checkpoint schema {schema}, this version reads up to {SCHEMA}. "
             "Install a newer keras-resume."
         )
-    if _hex(_canonical_json(manifest)) != claimed:
+    # Also byte for byte: a flipped bit that JSON does not care about (1e-07, 1E-07) is a flipped bit.
+    if _hex(_canonical_json(manifest)) != claimed or _file_json({**manifest, "digest": claimed}) != data:
         raise SourceError(f"{path / MANIFEST}: damaged, it does not match its own digest.")
     return {**manifest, "digest": claimed}
 
@@ -175,16 +177,19 @@ def _manifest(state: TrainState, places: Mapping[str, Place]) -> dict[str, Any]:
 
 def _places(path: Path, manifest: Mapping[str, Any]) -> dict[str, Place]:
     try:
-        return {
-            name: Place(
-                Spec(str(a["dtype"]), tuple(int(n) for n in a["shape"]), str(a["digest"])),
-                str(a["file"]),
-                int(a["offset"]),
-            )
-            for name, a in manifest["arrays"].items()
-        }
+        return {name: _place(name, facts) for name, facts in manifest["arrays"].items()}
     except (KeyError, TypeError, ValueError) as error:
         raise SourceError(f"{path / MANIFEST}: the list of arrays is malformed ({error}).") from None
+
+
+def _place(name: str, facts: Mapping[str, Any]) -> Place:
+    spec = Spec(str(facts["dtype"]), tuple(int(n) for n in facts["shape"]), str(facts["digest"]))
+    file, offset = str(facts["file"]), int(facts["offset"])
+    if spec.dtype not in STORABLE or min((offset, *spec.shape)) < 0:
+        raise ValueError(f"{name}: {spec} at {offset}")
+    if Path(file).name != file:
+        raise ValueError(f"{name}: {file} is outside this checkpoint")
+    return Place(spec, file, offset)
 
 
 def _model_config(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -217,7 +222,8 @@ def _array(path: Path, name: str, place: Place) -> np.ndarray[Any, Any]:
 def _write_shard(file: Path, arrays: Arrays) -> tuple[dict[str, Place], bytes]:
     entries: dict[str, Any] = {}
     end = 0
-    for name, spec in arrays.specs.items():
+    specs = {n: s if s.digest else spec_of(arrays[n]) for n, s in arrays.specs.items()}
+    for name, spec in specs.items():
         if spec.dtype not in _SAFETENSORS:
             raise SourceError(f"{name}: safetensors has no dtype {spec.dtype}; cast this variable.")
         entries[name] = {
@@ -232,9 +238,7 @@ def _write_shard(file: Path, arrays: Arrays) -> tuple[dict[str, Place], bytes]:
     _write_synced(
         file, (header, *(np.ascontiguousarray(arrays[n]).reshape(-1).view(np.uint8).data for n in arrays))
     )
-    places = {
-        n: Place(s, _SHARD, len(header) + entries[n]["data_offsets"][0]) for n, s in arrays.specs.items()
-    }
+    places = {n: Place(s, _SHARD, len(header) + entries[n]["data_offsets"][0]) for n, s in specs.items()}
     return places, header
 
 
@@ -264,6 +268,10 @@ def sync_directory(path: Path) -> None:
 
 def _canonical_json(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _file_json(manifest: Mapping[str, Any]) -> bytes:
+    return json.dumps(manifest, indent=1, allow_nan=False).encode()
 
 
 def _hex(data: bytes) -> str:

@@ -1,0 +1,33 @@
+"""Many command lines in one go: each is a process of its own, and TensorFlow is imported once for all."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    output: str
+
+
+Batch = Callable[[list[dict[str, Any]]], list[Done]]
+
+
+@pytest.fixture(scope="session")
+def batch() -> Batch:
+    def run(cases: list[dict[str, Any]]) -> list[Done]:
+        command = [sys.executable, "-W", "ignore", str(Path(__file__).parent / "batch.py")]
+        cases = [{**case, "folder": str(case["folder"])} for case in cases]
+        done = subprocess.run(command, input=json.dumps(cases), stdout=subprocess.PIPE, check=True, text=True)
+        return [Done(**result) for result in json.loads(done.stdout.splitlines()[-1])]
+
+    return run

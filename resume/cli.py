@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         command = importlib.import_module(f"resume.commands.{word}")
         sweeps = not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(rest)
-        raise SystemExit(command.run([shielded(a, sweeps=sweeps) for a in rest] if word == "train" else rest))
+        code = command.run([shielded(a, sweeps=sweeps) for a in rest] if word == "train" else rest)
+        sys.stdout.flush()  # here, where a reader that has gone away can still be told from an error
+        raise SystemExit(code)
     except ResumeError as error:
         print(f"resume: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
@@ -40,7 +44,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("\nresume: interrupted; the same command continues.", file=sys.stderr)
         raise SystemExit(130) from None
     except BrokenPipeError:
-        raise SystemExit(0) from None
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # or Python fails to flush once more at its end
+        raise SystemExit(128 + signal.SIGPIPE) from None  # never 0: nobody knows what was left undone
 
 
 def shielded(argument: str, *, sweeps: bool = False) -> str:

@@ -3,6 +3,7 @@
 * ResumeError                 1   anything unforeseen
   + UsageError                2   a command line, a configuration or a source that cannot be used as given
     x SourceError             2   a file that is not there, is not a checkpoint, or is damaged
+      . NewerSchemaError      2   a checkpoint of a later version of this package
     x DriftError              2   configuration and checkpoint disagree, and nobody said which one holds
   x ContinuityError           3   the restored state is not the saved one
   x NoCheckpointError         4   a run directory that has checkpoints, none of them whole
@@ -26,6 +27,10 @@ class UsageError(ResumeError):
 
 class SourceError(UsageError):
     """A source (any format) that cannot be read as a training state."""
+
+
+class NewerSchemaError(SourceError):
+    """A checkpoint of a later version of this package: whole, but not ours to judge, and never ours to remove."""
 
 
 class DriftError(UsageError):

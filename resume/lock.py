@@ -30,6 +30,7 @@ def held(run: Path) -> Iterator[None]:
         raise RunInUseError(
             f"{run}: another process trains here ({_owner(run)}). Wait for it, or stop it."
         ) from None
+    _let_go_in_children(lock)
     try:
         facts = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%F %T")}
         (run / _OWNER).write_text(json.dumps(facts))
@@ -37,6 +38,17 @@ def held(run: Path) -> Iterator[None]:
     finally:
         (run / _OWNER).unlink(missing_ok=True)
         lock.release()
+
+
+def _let_go_in_children(lock: filelock.BaseFileLock) -> None:
+    """A forked data worker inherits the open lock file, and would hold the lock when this process is killed."""
+    held = getattr(getattr(lock, "_context", None), "lock_file_fd", None)
+
+    def close() -> None:
+        with contextlib.suppress(OSError, TypeError):
+            os.close(held)  # type: ignore[arg-type]
+
+    os.register_at_fork(after_in_child=close)
 
 
 def _owner(run: Path) -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -15,23 +19,6 @@ from resume.engine.loop import Built
 from resume.errors import SourceError, UsageError
 from resume.settings import Settings
 from resume.state import TrainState
-
-# Keras resolves these short names for losses and metrics when compiling, but not when it reads a legacy file.
-_SHORT = {
-    "mse": "mean_squared_error", "mae": "mean_absolute_error", "mape": "mean_absolute_percentage_error",
-    "msle": "mean_squared_logarithmic_error", "kld": "kl_divergence", "kullback_leibler_divergence": "kl_divergence",
-    "bce": "binary_crossentropy", "logcosh": "log_cosh",
-    "MSE": "mean_squared_error", "MAE": "mean_absolute_error", "MAPE": "mean_absolute_percentage_error",
-    "MSLE": "mean_squared_logarithmic_error", "KLD": "kl_divergence", "BCE": "binary_crossentropy",
-}  # fmt: skip
-
-
-# Where Keras's own classes and functions are found by name, when a file gives no module.
-_PLACES = (
-    keras, keras.layers, keras.models, keras.optimizers, keras.losses, keras.metrics, keras.initializers,
-    keras.regularizers, keras.constraints, keras.activations, keras.optimizers.schedules, keras.dtype_policies,
-    keras.ops,
-)  # fmt: skip
 
 
 def custom_objects(paths: Mapping[str, str | None]) -> dict[str, Any]:
@@ -89,7 +76,8 @@ def model_builder(settings: Settings, custom: Mapping[str, Any]) -> Callable[[Tr
             if not isinstance(model, keras.Model):
                 raise UsageError(f"model: {type(model).__name__} is not a keras.Model.")
             given = {} if overruled else _given(settings.compile)
-            return Built(model, from_source, compile_model(model, given, state))
+            compiled = compile_model(model, given, state)
+            return Built(model, from_source, compiled.optimizer_from_source, compiled.unheld)
 
     return build
 
@@ -120,11 +108,28 @@ def model_of(state: TrainState | None, custom: Mapping[str, Any]) -> keras.Model
     demand_objects(state, custom)
     try:
         if state.format == "h5":
-            return keras.models.load_model(str(state.path), custom_objects=dict(custom), compile=False)
+            known = {**_operations(state.model_config), **custom}
+            return keras.models.load_model(str(state.path), custom_objects=known, compile=False)
         config = {k: v for k, v in state.model_config.items() if k != "compile_config"}
         return keras.saving.deserialize_keras_object(config, custom_objects=dict(custom))
     except (TypeError, ValueError, KeyError, AttributeError, ImportError) as error:
         raise _unbuildable(state, error) from error
+
+
+def _operations(config: Any) -> dict[str, Any]:
+    """Keras's own operations (`ops.relu`) that a legacy config names as layers, which Keras then does not find."""
+    if isinstance(config, list | tuple):
+        return {name: found for item in config for name, found in _operations(item).items()}
+    if not isinstance(config, Mapping):
+        return {}
+    out = {name: found for item in config.values() for name, found in _operations(item).items()}
+    kind = config.get("class_name")
+    if isinstance(kind, str) and "config" in config and not hasattr(keras.layers, kind):
+        kinds = [vars(module).get(kind) for module in _keras_modules()]
+        operations = [k for k in kinds if isinstance(k, type) and issubclass(k, keras.Operation)]
+        if operations:
+            out[kind] = operations[0]
+    return out
 
 
 def _unbuildable(state: TrainState, error: Exception) -> UsageError:
@@ -177,16 +182,32 @@ def _known(name: str, config: Mapping[str, Any], custom: Mapping[str, Any]) -> b
     spelled = [n for n in (name, registered) if isinstance(n, str)]
     if any(keras.saving.get_registered_object(n) is not None for n in spelled):
         return True
+    if name.startswith("__") and name != "__lambda__":
+        return True  # Keras's own markers, such as __keras_tensor__
     module = str(config.get("module") or "").split(".")[0]
     if config.get("class_name") == "function" or not module:
-        return any(hasattr(place, name) for place in _PLACES)
+        return any(hasattr(place, name) for place in _keras_modules())
     return module in ("keras", "builtins")
 
 
-def compile_model(model: keras.Model, given: Mapping[str, Any], state: TrainState | None) -> bool:
-    """Compile; what is not given stays as the model or the source has it. True when the optimizer is the source's."""
+@functools.cache
+def _keras_modules() -> list[Any]:
+    """Every module of Keras: where it finds its classes and functions when a file names no module."""
+    return [module for name, module in sys.modules.items() if name.split(".")[0] == "keras"]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    optimizer_from_source: bool
+    unheld: tuple[
+        str, ...
+    ] = ()  # settings that the source's config does not hold: Keras puts its defaults there
+
+
+def compile_model(model: keras.Model, given: Mapping[str, Any], state: TrainState | None) -> Compiled:
+    """Compile; what is not given stays as the model or the source has it."""
     if model.compiled and not given:
-        return False
+        return Compiled(optimizer_from_source=False)
     base = source_arguments(state, given) if state is not None else {}
     if model.compiled and "optimizer" not in base and "optimizer" not in given:
         base = {"optimizer": model.optimizer, **base}
@@ -198,7 +219,20 @@ def compile_model(model: keras.Model, given: Mapping[str, Any], state: TrainStat
     if state is not None and any(n.startswith("optimizer/loss_scale/") for n in state.specs):
         arguments["optimizer"] = _scaled(arguments["optimizer"], from_source="optimizer" not in given)
     model.compile(**arguments)
-    return "optimizer" not in given and "optimizer" in base
+    return Compiled("optimizer" not in given and "optimizer" in base, tuple(_unheld(base.get("loss"))))
+
+
+def _unheld(loss: Any) -> Iterator[str]:
+    """Arguments of Keras's losses that their configs leave out: Huber's `delta` comes back as 1.0."""
+    for item in keras.tree.flatten(loss):
+        if isinstance(item, keras.losses.Loss) and type(item).__module__.startswith("keras."):
+            taken = set(inspect.signature(type(item).__init__).parameters) - {
+                "self",
+                "name",
+                "reduction",
+                "dtype",
+            }
+            yield from (f"loss/{name}" for name in sorted(taken - set(item.get_config()) - {"fn", "kwargs"}))
 
 
 def _scaled(optimizer: Any, *, from_source: bool) -> Any:
@@ -222,16 +256,28 @@ def source_arguments(state: TrainState, given: Mapping[str, Any]) -> dict[str, A
 
 def _legacy_arguments(config: Mapping[str, Any], state: TrainState, *, fresh: bool) -> dict[str, Any]:
     """From the `training_config` of an `.h5` file."""
-    kept = ("loss", "metrics", "weighted_metrics", "loss_weights", "run_eagerly", "steps_per_execution", "jit_compile",
-            "auto_scale_loss")  # fmt: skip
-    arguments = {
-        name: keras.saving.deserialize_keras_object(_long_names(config[name]))
-        for name in kept
-        if config.get(name) is not None
+    readers: dict[str, Callable[[Any], Any]] = {
+        "loss": keras.losses.deserialize,
+        "metrics": keras.metrics.deserialize,
+        "weighted_metrics": keras.metrics.deserialize,
+    }
+    kept = ("loss_weights", "run_eagerly", "steps_per_execution", "jit_compile", "auto_scale_loss")
+    arguments = {name: config[name] for name in kept if config.get(name) is not None}
+    arguments |= {
+        name: _legacy(config[name], read) for name, read in readers.items() if config.get(name) is not None
     }
     if fresh and state.optimizer is not None:
         arguments["optimizer"] = optimizer_of(state.optimizer.class_name, state.optimizer.config)
     return arguments
+
+
+def _legacy(value: Any, read: Callable[[Any], Any]) -> Any:
+    """Losses or metrics in any nesting; names are left to `compile`, which knows the short ones too."""
+    if isinstance(value, list | tuple):
+        return [_legacy(item, read) for item in value]
+    if isinstance(value, Mapping):
+        return read(value) if "class_name" in value else {k: _legacy(v, read) for k, v in value.items()}
+    return value
 
 
 def optimizer_of(class_name: str, config: Mapping[str, Any]) -> Any:
@@ -246,14 +292,3 @@ def optimizer_of(class_name: str, config: Mapping[str, Any]) -> Any:
     if kind is None:
         return keras.optimizers.deserialize({"class_name": class_name, "config": settings})
     return kind.from_config(settings)
-
-
-def _long_names(value: Any) -> Any:
-    """Strings as Keras reads them back: short names of losses and metrics written out."""
-    if isinstance(value, str):
-        return _SHORT.get(value, value)
-    if isinstance(value, list | tuple):
-        return [_long_names(item) for item in value]
-    if isinstance(value, Mapping) and "class_name" not in value:
-        return {key: _long_names(item) for key, item in value.items()}
-    return value

@@ -35,16 +35,17 @@ def load(
         assert proof.verdict != "broken" and proof.iterations_restored == 1200
     """
     state, custom = rundir.read(path), dict(custom_objects or {})
+    absent: tuple[str, ...] = ()
     with keras.saving.custom_object_scope(custom):
         if model is None:
             model = build.model_of(state, custom)
             if state.optimizer is not None or not model.compiled:
-                build.compile_model(model, {}, state)
+                absent = build.compile_model(model, {}, state).unheld
     if not model.built:
         raise UsageError("the model is not built: call it on a batch, or give its input shape.")
     if model.optimizer is not None and not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
-    proof = restore.restore(model, state, accept=accept, position=False)
+    proof = restore.restore(model, state, accept=accept, absent=absent, position=False)
     proof.demand(source=str(path))
     return model, proof
 

@@ -39,6 +39,7 @@ class Built:
     model: keras.Model
     model_from_source: bool = False
     optimizer_from_source: bool = False
+    unheld: tuple[str, ...] = ()  # settings that the source's config lacks
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,9 @@ def _prepare(job: Job, origin: Origin) -> _Attempt:
     if origin.state is not None:
         drift.demand(findings, prefer=job.prefer, source=origin.name)
     rate = _rate(model)
-    proof = restore.restore(model, origin.state, accept=job.accept) if origin.state else None
+    proof = (
+        restore.restore(model, origin.state, accept=job.accept, absent=built.unheld) if origin.state else None
+    )
     if proof is not None:
         proof.demand(source=origin.name)
     wins = job.prefer == "config" and any(f.name.startswith("optimizer.") for f in findings)
@@ -290,6 +293,7 @@ class _Attempt:
         before = lineage.attempts(lineage.read(run))
         self.number = len(before) + 1
         self.named = run_callbacks.checked(self.job.callbacks())
+        made = memory.snapshot(self.named)
         self._rewind(before)
         self._record()
         self._announce()
@@ -302,6 +306,7 @@ class _Attempt:
             verbose=self.job.verbose,
         )
         self.named["history"] = self.callbacks._history
+        self.untouched = memory.Untouched({**made, **memory.snapshot({"history": self.named["history"]})})
         self.callbacks.on_train_begin()
 
     def _rewind(self, before: list[lineage.Record]) -> None:
@@ -371,6 +376,7 @@ class _Attempt:
 
     def _began(self) -> None:
         """After every callback's on_train_begin, which may reset what was restored."""
+        self.untouched = memory.Untouched(self.untouched.made, memory.snapshot(self.named))
         if self.origin.state is None:
             return
         restore.reassert(self.model, self.origin.state, accept=self.job.accept)
@@ -500,7 +506,7 @@ class _Attempt:
                 "batch_logs": dict(self.batch_logs),
             },
             "epoch_logs": dict(self.epoch_logs) if self.epoch_logs is not None else None,
-            "callbacks": memory.states(self.named),
+            "callbacks": memory.states(self.named, self.untouched),
             "rng": rng.state(),
             "files": logs.sizes(self.job.run_dir, files),
             "declared": dict(self.declared),
@@ -513,6 +519,20 @@ class _Attempt:
         self.own_log.close()
         for line in memory.unheld(self.named):
             self.job.say(f"not kept in checkpoints: {line}")
+        self._export()
+
+    def _export(self) -> None:
+        """The finished model: averaged or best weights are in no checkpoint, as training could not go on from them."""
+        target = self.job.run_dir / "model.keras"
+        begun = target.with_name(".unfinished-model.keras")
+        try:
+            self.model.save(begun)
+            begun.replace(target)
+        except (NotImplementedError, TypeError, ValueError, AttributeError) as error:
+            begun.unlink(missing_ok=True)
+            self.job.say(
+                f"{target}: not written, Keras cannot save this model ({type(error).__name__}: {error})"
+            )
 
 
 def _rescaled(batch: int, saved_steps: int | None, steps: int) -> int:

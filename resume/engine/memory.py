@@ -8,8 +8,10 @@ random generators, variables, metrics, or objects of the user's own made of thes
 from __future__ import annotations
 
 import io
+import json
 import types
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -30,15 +32,57 @@ _REBUILT = (types.ModuleType, type, io.IOBase, np.ufunc)  # made again by the co
 _REBUILT_MODULES = ("tensorflow", "keras", "tensorboard", "threading", "_thread", "logging", "csv", "_csv")
 _DEPTH = 6
 
+Snapshot = Mapping[str, Mapping[str, str]]  # callback -> attribute -> what it holds, as text
+
 
 def names(callbacks: Mapping[str, keras.callbacks.Callback]) -> list[str]:
     """The callbacks that have a state at all."""
     return [name for name, callback in callbacks.items() if not isinstance(callback, _DISPLAY)]
 
 
-def states(callbacks: Mapping[str, keras.callbacks.Callback]) -> dict[str, Any]:
-    """State by callback name, as `plain.encode` takes it."""
-    return {name: _state(callbacks[name]) for name in names(callbacks)}
+@dataclass(frozen=True)
+class Untouched:
+    """What callbacks held when they were made, and after on_train_begin: what is still that came from their arguments.
+
+    Arguments are the configuration's. Were they restored, a checkpoint would silently overrule today's `patience`.
+    """
+
+    made: Snapshot
+    begun: Snapshot = field(default_factory=dict)
+
+    def argument(self, callback: str, attribute: str, value: str) -> bool:
+        made = self.made.get(callback, {}).get(attribute)
+        return made is not None and made == value == self.begun.get(callback, {}).get(attribute)
+
+
+def snapshot(callbacks: Mapping[str, keras.callbacks.Callback]) -> Snapshot:
+    """Every attribute that can be held, as text that is equal for equal values."""
+    return {
+        name: {
+            attribute: _text(held) for attribute, held in _Reader().attributes(callbacks[name], "").items()
+        }
+        for name in names(callbacks)
+        if not _speaks(callbacks[name])
+    }
+
+
+def states(callbacks: Mapping[str, keras.callbacks.Callback], untouched: Untouched) -> dict[str, Any]:
+    """State by callback name, as `plain.encode` takes it; arguments are left out."""
+    found = {name: _state(callbacks[name]) for name in names(callbacks)}
+    for name, state in found.items():
+        if "attributes" in state:
+            state["attributes"] = {
+                a: held
+                for a, held in state["attributes"].items()
+                if not untouched.argument(name, a, _text(held))
+            }
+    return found
+
+
+def _text(held: Any) -> str:
+    return json.dumps(
+        plain.encode(held, keep=lambda array: str(spec_of(array)) + digest(array)), sort_keys=True
+    )
 
 
 def unheld(callbacks: Mapping[str, keras.callbacks.Callback]) -> list[str]:
@@ -62,19 +106,20 @@ def differences(callbacks: Mapping[str, keras.callbacks.Callback], saved: Mappin
 
     Raises ContinuityError for a callback whose state does not read back as it was saved.
     """
-    today = states(callbacks)
+    today = {name: _state(callbacks[name]) for name in names(callbacks)}
     for name in today.keys() & saved.keys():
-        attributes = saved[name].get("attributes", {}).keys()
-        held = {k: v for k, v in today[name].get("attributes", {}).items() if k in attributes}
-        if _comparable(today[name] | {"attributes": held}) != _comparable({"attributes": {}} | saved[name]):
-            raise ContinuityError(f"callback {name}: its state reads back different from what was saved.")
-    gone = [f"callback {name} of the checkpoint is not configured today: its state is dropped" for name in saved
-            if name not in today]  # fmt: skip
+        for part in ("state", "attributes"):
+            before, now = saved[name].get(part), today[name].get(part)
+            if part == "attributes" and before is not None:
+                now = {attribute: (now or {}).get(attribute) for attribute in before}
+            if before is not None and _text(before) != _text(now):
+                raise ContinuityError(f"callback {name}: its state reads back different from what was saved.")
+    gone = [
+        f"callback {n} of the checkpoint is not configured today: its state is dropped"
+        for n in saved
+        if n not in today
+    ]
     return gone + [f"callback {name} is new: it starts fresh" for name in today if name not in saved]
-
-
-def _comparable(state: Any) -> Any:
-    return plain.encode(state, keep=lambda array: str(spec_of(array)) + digest(array))
 
 
 def _speaks(callback: Any) -> bool:
@@ -135,7 +180,7 @@ class _Reader:
 def _write_attributes(owner: Any, saved: Mapping[str, Any]) -> None:
     for attribute, (how, held) in saved.items():
         if how == "plain":
-            setattr(owner, attribute, held)
+            _put(owner, attribute, held)
         elif how == "tensor":
             setattr(owner, attribute, tf.constant(held))
         elif how == "variables":
@@ -143,6 +188,18 @@ def _write_attributes(owner: Any, saved: Mapping[str, Any]) -> None:
                 variable.assign(array)
         else:
             _write_attributes(getattr(owner, attribute), held)
+
+
+def _put(owner: Any, attribute: str, held: Any) -> None:
+    """Lists and dictionaries are filled in place: others may hold on to them."""
+    current = getattr(owner, attribute, None)
+    if type(current) is list and type(held) is list:
+        current[:] = held
+    elif type(current) is dict and type(held) is dict:
+        current.clear()
+        current.update(held)
+    else:
+        setattr(owner, attribute, held)
 
 
 def _variables(item: Any) -> list[Any] | None:

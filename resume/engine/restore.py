@@ -17,13 +17,18 @@ from resume.state import ITERATION, REPLICA, Arrays, Spec, TrainState, spec_of
 
 
 def restore(
-    model: keras.Model, state: TrainState, *, accept: Sequence[str] = (), position: bool = True
+    model: keras.Model,
+    state: TrainState,
+    *,
+    accept: Sequence[str] = (),
+    absent: Sequence[str] = (),
+    position: bool = True,
 ) -> Proof:
     """Assign every array of the source to its live variable, re-read all of them, and say what was found.
 
     The model must be built and compiled, its optimizer and metrics built. Nothing is raised for a mismatch: the
     proof's verdict is `broken` then, and what could be assigned has been. `position=False`: the model alone is wanted,
-    not the place in its run.
+    not the place in its run. `absent`: further things that the source is known not to hold.
     """
     batch = state.batch if position else None
     found = live.of(model)
@@ -40,8 +45,8 @@ def restore(
     return continuity.prove(
         saved,
         reread,
-        accept=(*accept, *(NEVER_HELD if state.format != "native" else ())),
-        absent=() if state.format == "native" or not position else ("position", "callbacks"),
+        accept=(*accept, "loss", *(NEVER_HELD if state.format != "native" else ())),
+        absent=(*absent, *(("position", "callbacks") if position and state.format != "native" else ())),
         iterations=(state.iterations, _iterations(wanted)),
     )
 

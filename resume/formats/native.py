@@ -23,7 +23,7 @@ import numpy as np
 import xxhash
 
 from resume import plain
-from resume.errors import SourceError
+from resume.errors import NewerSchemaError, SourceError
 from resume.state import STORABLE, Arrays, OptimizerInfo, Spec, TrainState, digest, dtype_named, spec_of
 
 SCHEMA = 1
@@ -103,12 +103,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads(data)
         claimed = manifest.pop("digest")
         schema = int(manifest["schema"])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise SourceError(f"{path}: no {MANIFEST}, so this is not a whole checkpoint.") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SourceError(f"{path / MANIFEST}: damaged, it cannot be parsed ({error}).") from None
     if schema > SCHEMA:
-        raise SourceError(
+        raise NewerSchemaError(
             f"{path}: written with checkpoint schema {schema}, this version reads up to {SCHEMA}. "
             "Install a newer keras-resume."
         )
@@ -119,13 +119,18 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def damage(path: Path) -> Iterator[str]:
-    """Everything that is wrong with a checkpoint directory, a sentence each; nothing for a whole one."""
+    """Everything that is wrong with a checkpoint directory, a sentence each; nothing for a whole one.
+
+    Raises NewerSchemaError for one that only a later version can judge.
+    """
     try:
         manifest = read_manifest(path)
         for name, facts in manifest["files"].items():
             yield from _file_damage(path / name, facts)
         for name, place in _places(path, manifest).items():
             yield from _array_damage(path, name, place)
+    except NewerSchemaError:
+        raise
     except (SourceError, OSError) as error:
         yield str(error)
 

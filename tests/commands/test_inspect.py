@@ -1,0 +1,242 @@
+"""`resume inspect`: what a source holds, as lines and as one JSON object."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from resume import rundir
+from resume.commands import inspect
+from resume.errors import SourceError
+from resume.state import Arrays, OptimizerInfo, TrainState
+
+Make = Callable[..., TrainState]
+
+KEYS = [
+    "format", "keras_version", "optimizer", "iterations", "learning_rate", "num_weights", "num_slots", "complete",
+    "custom_objects", "epoch", "batch", "bytes",
+]  # fmt: skip
+
+
+def test_lines(tmp_path: Path, make_state: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    path = rundir.publish(tmp_path, make_state(7)).path
+    assert inspect.run([str(path)]) == 0
+    assert capsys.readouterr().out == (
+        f"path            {path}\n"
+        "format          native\n"
+        "keras version   3.12.0\n"
+        "optimizer       SGD\n"
+        "iterations      7\n"
+        "learning rate   0.125\n"
+        "num weights     2\n"
+        "num slots       2\n"
+        "complete        yes\n"
+        "custom objects  -\n"
+        "epoch           1\n"
+        "batch           2\n"
+        "bytes           76\n"
+    )
+
+
+def test_json_of_a_run_is_of_its_newest(
+    tmp_path: Path, make_state: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for step in (7, 8):
+        rundir.publish(tmp_path, make_state(step))
+    assert inspect.run([str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found) == ["path", *KEYS]
+    assert found == {
+        "path": f"{tmp_path}/checkpoints/step-00000008",
+        "format": "native",
+        "keras_version": "3.12.0",
+        "optimizer": "SGD",
+        "iterations": 8,
+        "learning_rate": 0.125,
+        "num_weights": 2,
+        "num_slots": 2,
+        "complete": True,
+        "custom_objects": [],
+        "epoch": 1,
+        "batch": 2,
+        "bytes": 76,
+    }
+
+
+def test_arrays(tmp_path: Path, make_state: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    path = rundir.publish(tmp_path, make_state(7)).path
+    assert inspect.run([str(path), "--arrays"]) == 0
+    assert capsys.readouterr().out.split("\n\n")[1] == (
+        "name                             dtype    shape  slot\n"
+        "model/dense/kernel               float32  3, 2   no\n"
+        "model/dense/bias                 float32  2      no\n"
+        "optimizer/iteration              int64    -      no\n"
+        "optimizer/learning_rate          float32  -      no\n"
+        "optimizer/momentum/dense/kernel  float32  3, 2   yes\n"
+        "optimizer/momentum/dense/bias    float32  2      yes\n"
+    )
+
+
+def test_a_foreign_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "weights.h5"
+    with h5py.File(file, "w") as handle:
+        handle.attrs["keras_version"] = "3.12.0"
+        layers = [{"class_name": "Mine", "module": "my.layers", "config": {"name": "mine"}}]
+        config = {"class_name": "Sequential", "module": "keras", "config": {"name": "s", "layers": layers}}
+        handle.attrs["model_config"] = json.dumps(config)
+        weights = handle.create_group("model_weights")
+        weights.attrs["layer_names"] = ["mine"]
+        weights.create_group("mine").attrs["weight_names"] = ["mine/w"]
+        weights["mine/mine/w"] = np.ones(3, "float32")
+        weights.create_group("top_level_model_weights").attrs["weight_names"] = []
+    assert inspect.run([str(file)]) == 0
+    out = capsys.readouterr().out
+    assert "custom objects  Mine\n" in out
+    assert "complete        no\n" in out
+    assert out.endswith("note: this file was saved without its optimizer\n")
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"absent: no such file or directory\.$"):
+        inspect.run([str(tmp_path / "absent")])
+    (tmp_path / "text.h5").write_text("text")
+    with pytest.raises(SourceError, match=r"text\.h5: this file is not a checkpoint that can be read"):
+        inspect.run([str(tmp_path / "text.h5")])
+
+
+# ---- complete ----
+
+VARIABLES = {"a/kernel": (3, 2), "a/bias": (2,), "b/kernel": (2, 2)}
+
+
+def state(class_name: str, config: dict[str, Any], *slots: str) -> TrainState:
+    """A state whose slots are given by role, for every variable, or as `role/variable`, for one."""
+    shapes = {f"model/{name}": shape for name, shape in VARIABLES.items()} | {"optimizer/iteration": ()}
+    for slot in slots:
+        for name in VARIABLES:
+            if slot in (name, f"{slot.split('/')[0]}/{name}") or "/" not in slot:
+                shapes[f"optimizer/{slot.split('/')[0]}/{name}"] = VARIABLES[name]
+    return of(shapes, class_name, config)
+
+
+def of(shapes: dict[str, tuple[int, ...]], class_name: str, config: dict[str, Any]) -> TrainState:
+    arrays = Arrays.of({name: np.zeros(shape, "int64") for name, shape in shapes.items()})
+    return TrainState(format="h5", path=Path(), arrays=arrays, optimizer=OptimizerInfo(class_name, config))
+
+
+ADAM = ("momentum", "velocity")
+
+
+@pytest.mark.parametrize(
+    ("class_name", "config", "roles"),
+    [
+        ("SGD", {"momentum": 0.0}, ()),
+        ("SGD", {"momentum": 0.9}, ("momentum",)),
+        ("RMSprop", {}, ("velocity",)),
+        ("RMSprop", {"momentum": 0.9, "centered": True}, ("velocity", "momentum", "average_gradient")),
+        ("Adam", {"amsgrad": False}, ADAM),
+        ("AdamW", {"amsgrad": True}, (*ADAM, "velocity_hat")),
+        ("Adamax", {}, ("momentum", "norm")),
+        ("Nadam", {}, ADAM),
+        ("Lamb", {}, ADAM),
+        ("ScheduleFreeAdamW", {}, ADAM),
+        ("Lion", {}, ("momentum",)),
+        ("Adagrad", {}, ("accumulator",)),
+        ("Adadelta", {}, ("accumulated_grad", "accumulated_delta_var")),
+        ("Ftrl", {}, ("accumulator", "linear")),
+        ("Adafactor", {}, ("r", "c", "velocity")),
+        ("Muon", {}, ("momentum",)),
+        ("Adam", {"use_ema": True}, (*ADAM, "average")),
+        ("SGD", {"gradient_accumulation_steps": 4}, ("gradient_accumulator",)),
+        ("Custom", {"use_ema": True}, ("average",)),
+        ("Custom", {}, ("anything",)),
+    ],
+)
+def test_each_role_that_an_optimizer_demands(
+    class_name: str, config: dict[str, Any], roles: tuple[str, ...]
+) -> None:
+    assert inspect.complete(state(class_name, config, *roles))
+    for role in roles:
+        if role != "anything":
+            assert not inspect.complete(state(class_name, config, *(r for r in roles if r != role)))
+
+
+@pytest.mark.parametrize(
+    ("class_name", "slots", "answer"),
+    [
+        ("Adam", ("momentum", "velocity/a/kernel", "velocity/a/bias"), False),
+        ("Custom", ("first", "second/a/kernel"), False),
+        ("Muon", ("momentum", "velocity/a/bias"), True),
+        ("Muon", ("momentum/a/kernel", "velocity/a/bias"), False),
+        ("Adafactor", ("velocity", "r/a/kernel", "c/a/kernel"), True),
+        ("Adafactor", ("velocity/a/kernel", "r", "c"), False),
+        ("MultiOptimizer", ("momentum", "velocity/a/bias"), True),
+    ],
+)
+def test_each_role_covers_what_any_role_covers(class_name: str, slots: tuple[str, ...], answer: bool) -> None:
+    assert inspect.complete(state(class_name, {}, *slots)) is answer
+
+
+def test_numbered_slots_are_counted() -> None:
+    def numbered(count: int, class_name: str = "Adam", config: dict[str, Any] | None = None) -> bool:
+        slots = [shape for shape in VARIABLES.values() for _ in range(2)][:count]
+        shapes = {"model/a/kernel": (3, 2), "optimizer/iteration": (), "optimizer/vars/1": ()}
+        shapes |= {f"optimizer/vars/{n}": shape for n, shape in enumerate(slots, start=2)}
+        described = of(shapes, class_name, config or {})
+        assert inspect.described(described)["num_slots"] == count
+        return inspect.complete(described)
+
+    assert [numbered(count) for count in range(7)] == [False, False, True, False, True, False, True]
+    assert not numbered(6, config={"use_ema": True})  # three of each shape it would take
+    assert numbered(5, "Custom")
+    assert numbered(5, "MultiOptimizer")
+
+
+def test_weights_counter_and_optimizer(make_state: Make) -> None:
+    whole = make_state(7)
+    assert inspect.complete(whole)
+
+    def without(prefix: str) -> TrainState:
+        kept = {name: array for name, array in whole.arrays.items() if not name.startswith(prefix)}
+        return replace(whole, arrays=Arrays.of(kept))
+
+    for part in ("model/", "optimizer/iteration", "optimizer/momentum"):
+        assert not inspect.complete(without(part)), part
+    assert inspect.complete(without("optimizer/learning_rate"))
+    assert not inspect.complete(replace(whole, optimizer=None))
+
+
+def test_a_wrapped_optimizer_is_judged_by_the_inner_one() -> None:
+    config = {"inner_optimizer": {"class_name": "Adam", "config": {"amsgrad": True}}}
+    assert not inspect.complete(state("LossScaleOptimizer", config, *ADAM))
+    whole = state("LossScaleOptimizer", config, *ADAM, "velocity_hat")
+    assert inspect.complete(whole)
+    assert inspect.described(whole)["optimizer"] == "Adam"
+
+
+def test_custom_objects(make_state: Make) -> None:
+    config = {
+        "class_name": "Sequential",
+        "module": "keras",
+        "registered_name": None,
+        "config": {"layers": [
+            {"class_name": "Gate", "module": "my.layers", "registered_name": "my>Gate", "config": {}},
+            {"class_name": "Dense", "module": "keras.layers", "registered_name": None, "config": {
+                "activation": {"class_name": "function", "module": "builtins", "config": "wavy",
+                               "registered_name": "my>wavy"},
+                "kernel_initializer": {"class_name": "Zeros", "module": "keras.initializers", "config": {}},
+            }},
+        ]},
+    }  # fmt: skip
+    optimizer = OptimizerInfo(
+        "Adam", {"learning_rate": {"class_name": "Warmup", "module": "my", "config": {}}}
+    )
+    described = inspect.described(make_state(1, model_config=config, optimizer=optimizer))
+    assert described["custom_objects"] == ["Gate", "Warmup", "wavy"]

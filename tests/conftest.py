@@ -1,0 +1,59 @@
+"""Small real training states, without TensorFlow."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import resume
+from resume.state import Arrays, OptimizerInfo, TrainState
+
+
+@pytest.fixture
+def make_state() -> Callable[..., TrainState]:
+    """A state of SGD with momentum on one dense layer, at a step; its values depend on the step."""
+    return _state
+
+
+def _state(step: int = 0, *, extra: dict[str, Any] | None = None, **facts: Any) -> TrainState:
+    kernel = np.arange(6, dtype="float32").reshape(3, 2) + step
+    arrays = {
+        "model/dense/kernel": kernel,
+        "model/dense/bias": np.zeros(2, "float32"),
+        "optimizer/iteration": np.asarray(step, "int64"),
+        "optimizer/learning_rate": np.asarray(0.125, "float32"),
+        "optimizer/momentum/dense/kernel": kernel / 2,
+        "optimizer/momentum/dense/bias": np.ones(2, "float32"),
+    }
+    known: dict[str, Any] = {
+        "model_config": {"class_name": "Sequential", "config": {"name": "sequential", "layers": []}},
+        "optimizer": OptimizerInfo("SGD", {"learning_rate": 0.125, "momentum": 0.9, "epsilon": 1e-07}),
+        "keras_version": "3.12.0",
+        "epoch": 1,
+        "batch": 2,
+    }
+    return TrainState(
+        format="native", path=Path(), arrays=Arrays.of(arrays | (extra or {})), **(known | facts)
+    )
+
+
+@pytest.fixture
+def python() -> Callable[..., subprocess.Popen[str]]:
+    """Starts a Python process that can import the package under test and is given code and arguments."""
+    root = str(Path(resume.__file__).resolve().parents[1])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+
+    def start(code: str, *arguments: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        return subprocess.Popen(
+            command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+
+    return start

@@ -1,0 +1,165 @@
+"""Plain values make a round trip through strict JSON, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections import OrderedDict, defaultdict, deque
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from resume import plain
+from resume.plain import NotPlainError
+
+
+def trip(value: Any) -> Any:
+    """Through JSON text and back; arrays set aside."""
+    aside: dict[str, np.ndarray] = {}
+
+    def keep(array: np.ndarray) -> str:
+        aside[f"a/{len(aside)}"] = array
+        return f"a/{len(aside) - 1}"
+
+    text = json.dumps(plain.encode(value, keep=keep), allow_nan=False)
+    return plain.decode(json.loads(text), find=aside.__getitem__)
+
+
+def same(a: Any, b: Any) -> bool:
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, float):
+        return repr(a) == repr(b)
+    if isinstance(a, list | tuple | deque):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, dict):
+        return list(map(repr, a)) == list(map(repr, b)) and all(map(same, a.values(), b.values()))
+    return bool(a == b)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        0,
+        2**200,
+        "",
+        "ünï \ud800",
+        1e-07,
+        0.1 + 0.2,
+        -0.0,
+        5e-324,
+        math.inf,
+        -math.inf,
+        math.nan,
+        [],
+        (),
+        (1, [2, (3,)]),
+        {},
+        {"a": {"b": None}},
+        {"$tuple": [1]},
+        {"$dict": 1, "x": 2},
+        {1: "a", (2, 3): "b", None: "c"},
+        {"a", "b"},
+        frozenset({1, (2,)}),
+        deque([1, 2, 3], maxlen=3),
+        deque(),
+        b"\x00\xff",
+        complex(-0.0, math.inf),
+        Path("a b/c.h5"),
+    ],
+    ids=repr,
+)
+def test_round_trip(value: Any) -> None:
+    assert same(trip(value), value)
+    assert same(trip([value, {"inside": value}]), [value, {"inside": value}])
+
+
+def test_a_deque_keeps_its_limit() -> None:
+    assert trip(deque([1], maxlen=4)).maxlen == 4
+
+
+def test_an_ordered_dict_becomes_a_dict_in_the_same_order() -> None:
+    assert list(trip(OrderedDict([("b", 1), ("a", 2)])).items()) == [("b", 1), ("a", 2)]
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "uint64", "float16", "bfloat16", "float64", "complex64"])
+def test_arrays_are_set_aside(dtype: str) -> None:
+    array = np.arange(4).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    back = trip({"best": array, "scalar": array[1]})
+    assert back["best"] is array
+    assert type(back["scalar"]) is type(array[1])
+    assert back["scalar"] == array[1]
+
+
+@pytest.mark.parametrize(
+    "generator",
+    [random.Random(3), np.random.RandomState(3)]
+    + [
+        np.random.Generator(bits(3))
+        for bits in (
+            np.random.PCG64,
+            np.random.PCG64DXSM,
+            np.random.MT19937,
+            np.random.Philox,
+            np.random.SFC64,
+        )
+    ],
+    ids=lambda g: str(getattr(g, "bit_generator", type(g).__name__)),
+)
+def test_generators_go_on_where_they_were(generator: Any) -> None:
+    draw = getattr(generator, "standard_normal", getattr(generator, "gauss", None))
+    assert draw is not None
+    ahead = (0.0, 1.0) if isinstance(generator, random.Random) else ()
+    draw(*ahead)
+    back = trip(generator)
+    again = getattr(back, draw.__name__)
+    assert [again(*ahead) for _ in range(5)] == [draw(*ahead) for _ in range(5)]
+
+
+class Colour(IntEnum):
+    RED = 1
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        (object(), "object"),
+        (print, "builtin_function_or_method"),
+        (Colour.RED, "Colour"),
+        (defaultdict(list), "defaultdict"),
+        (np.array(["a"]), "ndarray of <U1"),
+        (np.array([None]), "ndarray of object"),
+        (np.zeros(2, "complex128"), "ndarray of complex128"),
+        (np.str_("a"), "ndarray of <U1"),
+        ([1, {"a": object()}], "object"),
+    ],
+    ids=lambda v: str(v)[:20],
+)
+def test_what_is_not_plain_is_named(value: Any, named: str) -> None:
+    with pytest.raises(NotPlainError) as raised:
+        trip(value)
+    assert str(raised.value) == named
+
+
+def test_no_arrays_unless_they_can_be_set_aside() -> None:
+    with pytest.raises(NotPlainError, match=r"^ndarray$"):
+        plain.encode(np.zeros(1))
+    with pytest.raises(KeyError, match="a/0"):
+        plain.decode({"$array": "a/0"})
+
+
+def test_an_unknown_tag_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^unknown tag \$module$"):
+        plain.decode({"x": [{"$module": "os"}]})
+
+
+def test_a_file_does_not_choose_the_bit_generator() -> None:
+    with pytest.raises(KeyError, match="system"):
+        plain.decode({"$generator": {"bit_generator": "system"}})

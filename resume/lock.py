@@ -30,25 +30,31 @@ def held(run: Path) -> Iterator[None]:
         raise RunInUseError(
             f"{run}: another process trains here ({_owner(run)}). Wait for it, or stop it."
         ) from None
-    _let_go_in_children(lock)
+    inherited = _let_go_in_children(lock)
     try:
         facts = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%F %T")}
         (run / _OWNER).write_text(json.dumps(facts))
         yield
     finally:
         (run / _OWNER).unlink(missing_ok=True)
+        inherited.clear()
         lock.release()
 
 
-def _let_go_in_children(lock: filelock.BaseFileLock) -> None:
-    """A forked data worker inherits the open lock file, and would hold the lock when this process is killed."""
+def _let_go_in_children(lock: filelock.BaseFileLock) -> list[int]:
+    """A forked data worker inherits the open lock file, and would hold the lock when this process is killed.
+
+    Returns the descriptors that children close; to be emptied before the lock is released.
+    """
     held = getattr(getattr(lock, "_context", None), "lock_file_fd", None)
+    inherited = [held] if isinstance(held, int) else []
 
     def close() -> None:
-        with contextlib.suppress(OSError, TypeError):
-            os.close(held)  # type: ignore[arg-type]
+        for descriptor in inherited:
+            os.close(descriptor)
 
     os.register_at_fork(after_in_child=close)
+    return inherited
 
 
 def _owner(run: Path) -> str:

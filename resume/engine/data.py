@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,8 @@ from resume.engine import rng
 from resume.errors import UsageError
 
 _TRAIN, _VALIDATION = 1, 2
+# Passes that this process has made over a dataset: each moves its shuffling and its generators on.
+_PASSES: weakref.WeakKeyDictionary[tf.data.Dataset, int] = weakref.WeakKeyDictionary()
 # Datasets whose next pass may differ from their first.
 _STATEFUL_OPS = ("Shuffle", "Random", "Generator", "PyFunc", "Sample")
 
@@ -58,7 +61,7 @@ class Order:
     strategy: tf.distribute.Strategy
     notes: list[str] = field(default_factory=list)
     _given: Any = None
-    _passed: int = 0  # passes over `_given` so far
+    _passed: int = 0  # epoch hooks of a PyDataset that were called so far
     _lengths: dict[int, int] = field(default_factory=dict)
     _stream: Any = None
     _cached: tuple[int, Any] | None = None
@@ -142,7 +145,7 @@ class Order:
             iterator = self._continued(dataset, epoch * steps + batch)
         else:
             if not self._takes_epoch:
-                self._replay(dataset, epoch, steps)
+                self._replay(value, dataset, epoch, steps)
             rest = dataset.repeat() if 0 <= length < steps else dataset
             iterator = iter(self._distributed(rest.skip(batch) if batch else rest))
         return Pass(_Adapter(_Batches(iterator, dataset.element_spec), steps - batch), dataset.element_spec)
@@ -155,17 +158,21 @@ class Order:
             self._stream = iter(self._distributed(dataset.repeat().skip(position)))
         return self._stream
 
-    def _replay(self, dataset: tf.data.Dataset, epoch: int, steps: int) -> None:
+    def _replay(self, value: tf.data.Dataset, dataset: tf.data.Dataset, epoch: int, steps: int) -> None:
         """Run through the passes before `epoch`, so that reshuffling, generators and the like are where they were."""
-        if self._passed < epoch and is_stateful(dataset):
+        passed = _PASSES.get(value, 0)
+        if passed != epoch and is_stateful(dataset):
             self._say(
-                f"replaying {epoch - self._passed} epochs of data.train to find its order again; a function that "
-                "takes `epoch` needs no replay"
+                f"replaying {epoch - passed} epochs of data.train to find its order again; a function that takes "
+                "`epoch` needs no replay"
+                if passed < epoch
+                else f"data.train was iterated {passed} times in this process and cannot go back to epoch {epoch + 1}: "
+                "its order will differ; give a function that takes `epoch`"
             )
-            for _ in range(self._passed, epoch):
+            for _ in range(passed, epoch):
                 for _ in itertools.islice(dataset, steps):
                     pass
-        self._passed = epoch + 1
+        _PASSES[value] = max(passed, epoch) + 1
 
     def _distributed(self, dataset: tf.data.Dataset) -> Any:
         several = self.strategy.num_replicas_in_sync > 1

@@ -19,7 +19,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from resume import drift, lineage, lock, logs, plain, rundir
+from resume import drift, lineage, lock, logs, rundir
 from resume.continuity import Finding, Proof
 from resume.engine import callbacks as run_callbacks
 from resume.engine import capture, memory, restore, rng
@@ -178,6 +178,10 @@ def _prepare(job: Job, origin: Origin) -> _Attempt:
     if proof is not None:
         proof.demand(source=origin.name)
     wins = job.prefer == "config" and any(f.name.startswith("optimizer.") for f in findings)
+    if job.prefer == "checkpoint":
+        declared |= {
+            part: _saved_declaration(origin)[part] for part in {f.name.split(".")[0] for f in findings}
+        }
     return _Attempt(job, origin, model, order, declared, proof, drift.lines(findings), rate if wins else None)
 
 
@@ -213,10 +217,19 @@ def _drift(
     state = origin.state
     if state is None:
         return []
-    saved = plain.decode(state.progress["declared"]) if "declared" in state.progress else _of_source(state)
+    saved = _saved_declaration(origin)
     own = {"optimizer": built.optimizer_from_source or fresh_optimizer, "layers": built.model_from_source}
     today = {part: item for part, item in declared.items() if not own.get(part)}
     return drift.compare(saved, today)
+
+
+def _saved_declaration(origin: Origin) -> dict[str, Any]:
+    """What the checkpoint says it was made with; for a foreign file, what its own config says."""
+    state = origin.state
+    if state is None:
+        return {}
+    declared: dict[str, Any] | None = capture.section(state, "declared")
+    return _of_source(state) if declared is None else declared
 
 
 def _of_source(state: TrainState) -> dict[str, Any]:

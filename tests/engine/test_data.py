@@ -1,4 +1,4 @@
-"""The rest of an epoch, begun at any batch in a process that has seen nothing before, is the tail of the whole epoch."""
+"""The rest of an epoch, begun at any batch by a process that has seen nothing before, is the whole epoch's tail."""
 
 from __future__ import annotations
 

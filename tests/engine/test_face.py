@@ -1,0 +1,227 @@
+"""resume.load and resume.fit, as a notebook would use them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from small import BreakAt, BrokenError, X, Y, classifier, save
+
+import resume
+from resume import lineage, rundir
+from resume.engine import live
+
+
+def arrays_of(run: Path) -> dict[str, Any]:
+    return dict(resume.read(run).specs)
+
+
+def broken_and_repeated(run: Path, at: list[int], fit: Any) -> keras.callbacks.History:
+    for step in at:
+        with pytest.raises(BrokenError):
+            fit(run, [BreakAt(step)])
+    return fit(run, [])
+
+
+def test_a_broken_fit_repeated_is_the_unbroken_one(tmp_path: Path) -> None:
+    def fit(run: Path, more: list[Any]) -> keras.callbacks.History:
+        callbacks = [
+            keras.callbacks.EarlyStopping(patience=2),
+            keras.callbacks.ReduceLROnPlateau(patience=1),
+            *more,
+        ]
+        return resume.fit(
+            classifier(), X, Y, run_dir=run, epochs=4, batch_size=8, validation_split=0.25, callbacks=callbacks,
+            verbose=0, every_steps=2,
+        )  # fmt: skip
+
+    whole = fit(tmp_path / "whole", [])
+    again = broken_and_repeated(tmp_path / "broken", [3, 5, 4], fit)
+    assert again.history == whole.history
+    assert arrays_of(tmp_path / "broken") == arrays_of(tmp_path / "whole")
+    assert again.proof.verdict == "exact"
+    assert whole.proof is None
+    assert lineage.breaks(tmp_path / "broken") == []
+
+
+def test_weights_after_a_resumed_fit_are_the_final_ones(tmp_path: Path) -> None:
+    def fit(run: Path, more: list[Any]) -> keras.Model:
+        model = classifier(optimizer=keras.optimizers.Adam(0.01, use_ema=True))
+        resume.fit(model, X, Y, run_dir=run, epochs=3, verbose=0, every_steps=1, callbacks=more)
+        return model
+
+    whole, again = fit(tmp_path / "a", []), broken_and_repeated(tmp_path / "b", [2], fit)
+    for one, other in zip(whole.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    exported = keras.models.load_model(tmp_path / "b" / "model.keras")
+    np.testing.assert_array_equal(exported.get_weights()[0], again.get_weights()[0])
+    averaged = arrays_of(tmp_path / "a")["optimizer/average/dense/kernel"]
+    assert averaged != arrays_of(tmp_path / "a")["model/dense/kernel"]
+
+
+def test_more_epochs_go_on_as_one_long_run(tmp_path: Path) -> None:
+    def reshuffling() -> tf.data.Dataset:
+        keras.utils.set_random_seed(
+            1
+        )  # tf.data mixes the process's seed into a dataset's own when it is made
+        return tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(48, seed=3).batch(8)
+
+    data = reshuffling()
+    for epochs in (1, 1, 3):
+        resume.fit(classifier(), data, run_dir=tmp_path / "steps", epochs=epochs, verbose=0)
+    history = resume.fit(classifier(), reshuffling(), run_dir=tmp_path / "once", epochs=3, verbose=0)
+    assert arrays_of(tmp_path / "steps") == arrays_of(tmp_path / "once")
+    assert len(history.history["loss"]) == 3
+
+
+def test_models_built_before_do_not_matter(tmp_path: Path) -> None:
+    def fit(run: Path, more: list[Any]) -> None:
+        resume.fit(classifier(), X, Y, run_dir=run, epochs=2, verbose=0, every_steps=1, callbacks=more)
+
+    with pytest.raises(BrokenError):
+        fit(tmp_path, [BreakAt(2)])
+    classifier(), classifier()  # the next model's layers are dense_9 and so on
+    fit(tmp_path, [])
+    keras.utils.clear_session()
+    fit(tmp_path / "whole", [])
+    assert arrays_of(tmp_path) == arrays_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("suffix", ["h5", "keras"])
+def test_a_file_and_the_run_it_begins(tmp_path: Path, suffix: str) -> None:
+    classifier()
+    model = classifier(dropout=0.0, optimizer=keras.optimizers.AdamW(0.01))
+    model.fit(X, Y, batch_size=16, verbose=0)
+    file = save(model, tmp_path / f"run.{suffix}")
+    loaded, proof = resume.load(file)
+    assert (proof.verdict, proof.iterations_saved, proof.iterations_restored) == ("exact", 3, 3)
+    saved = resume.read(file)
+    for name in (
+        "optimizer/momentum/dense/kernel",
+        "optimizer/velocity/dense_1/bias",
+        "model/dense_2/kernel",
+    ):
+        np.testing.assert_array_equal(saved.arrays[name], live.value(live.of(loaded).variables[name]))
+    resume.fit(loaded, X, Y, run_dir=tmp_path / "run", epochs=1, batch_size=16, verbose=0)
+    assert resume.read(tmp_path / "run").iterations == 6
+
+
+def test_equal_shapes_are_not_mixed_up(tmp_path: Path) -> None:
+    layers = keras.layers
+    inner = keras.Sequential(
+        [layers.Dense(4), layers.Dense(4, trainable=False), layers.Dense(4)], name="inner"
+    )
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(4)(inner(layers.Dense(4)(inner(layers.Dense(4)(inputs))))))
+    model.compile(keras.optimizers.Adam(0.1), "mse")
+    rng = np.random.default_rng(0)
+    model.fit(rng.normal(size=(32, 4)), rng.normal(size=(32, 4)), batch_size=8, verbose=0)
+    truth = {
+        n: live.value(v) for n, v in live.of(model).variables.items() if n.startswith(("model", "optimizer"))
+    }
+    for name in ("a.keras", "a.h5"):
+        loaded, proof = resume.load(save(model, tmp_path / name))
+        assert proof.verdict == "exact"
+        found = live.of(loaded).variables
+        assert {n for n, v in truth.items() if not np.array_equal(v, live.value(found[n]))} == set()
+
+
+def test_another_architecture_is_refused_by_name(tmp_path: Path) -> None:
+    model = classifier()
+    model.fit(X, Y, verbose=0)
+    other = keras.Sequential([keras.Input((6,)), keras.layers.Dense(7), keras.layers.Dense(3)])
+    other.compile("adam", "mse")
+    with pytest.raises(
+        resume.ContinuityError, match=r"model/dense/kernel: shape differs: \[6, 5\] -> \[6, 7\]"
+    ):
+        resume.load(save(model, tmp_path / "a.keras"), model=other)
+
+
+def test_a_fresh_optimizer_is_accepted_by_name_only(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
+    file = save(model, tmp_path / "bare.keras")
+    target = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
+    target.compile("adam", "mse")
+    with pytest.raises(resume.ContinuityError, match=r"checkpoint\.accept=\[optimizer\]"):
+        resume.load(file, model=target)
+    _, proof = resume.load(file, model=target, accept=["optimizer"])
+    assert proof.verdict == "partial"
+    assert proof.iterations_restored == 0
+
+
+def test_what_a_file_never_held_is_said(tmp_path: Path) -> None:
+    model = classifier(loss=keras.losses.SparseCategoricalCrossentropy())
+    model.fit(X, Y, verbose=0)
+    _, proof = resume.load(save(model, tmp_path / "a.h5"))
+    assert [str(f) for f in proof.findings] == [
+        "loss/axis: not in the source, started fresh",
+        "seeds/dropout/seed: not in the source, started fresh: None -> int64[2]",
+    ]
+    huber = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])
+    huber.compile("sgd", keras.losses.Huber(0.5))
+    huber.fit(X, X[:, :1], verbose=0)
+    _, proof = resume.load(save(huber, tmp_path / "b.keras"))
+    assert [f.name for f in proof.findings] == ["loss/delta"]
+
+
+def test_a_changed_learning_rate_needs_a_word(tmp_path: Path) -> None:
+    def fit(rate: float, epochs: int, **kwargs: Any) -> keras.Model:
+        model = classifier(optimizer=keras.optimizers.Adam(rate))
+        resume.fit(model, X, Y, run_dir=tmp_path, epochs=epochs, verbose=0, **kwargs)
+        return model
+
+    fit(0.001, 1)
+    with pytest.raises(resume.DriftError, match=r"optimizer\.learning_rate: 0\.001 saved -> 0\.1 configured"):
+        fit(0.1, 2)
+    assert float(fit(0.1, 2, prefer="checkpoint").optimizer.learning_rate) == pytest.approx(0.001)
+    assert float(fit(0.1, 3, prefer="config").optimizer.learning_rate) == pytest.approx(0.1)
+
+
+def test_a_callbacks_arguments_are_todays(tmp_path: Path) -> None:
+    stop = keras.callbacks.EarlyStopping(patience=5)
+    resume.fit(
+        classifier(), X, Y, run_dir=tmp_path, epochs=1, validation_split=0.2, callbacks=[stop], verbose=0
+    )
+    stop = keras.callbacks.EarlyStopping(patience=7)
+    resume.fit(
+        classifier(), X, Y, run_dir=tmp_path, epochs=2, validation_split=0.2, callbacks=[stop], verbose=0
+    )
+    assert stop.patience == 7
+    assert stop.best is not None
+
+
+def test_damaged_checkpoints_are_passed_over_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resume.fit(classifier(), X, Y, run_dir=tmp_path, epochs=2, verbose=0)
+    newest = rundir.checkpoints(tmp_path)[-1].path / "state.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[-3] ^= 1
+    newest.write_bytes(data)
+    resume.fit(classifier(), X, Y, run_dir=tmp_path, epochs=3, verbose=0)
+    out = capsys.readouterr().out
+    assert "passed over: " in out
+    assert "step 2," in out
+    assert lineage.breaks(tmp_path) == []
+
+
+def test_data_that_ends_early_is_an_error(tmp_path: Path) -> None:
+    def data(epoch: int) -> tf.data.Dataset:
+        return (
+            tf.data.Dataset.from_tensor_slices((X, Y))
+            .batch(8)
+            .apply(tf.data.experimental.assert_cardinality(6))
+        )
+
+    def short(epoch: int) -> tf.data.Dataset:
+        return data(epoch).filter(lambda x, y: True).take(4)
+
+    with (
+        pytest.warns(UserWarning, match="ran out of data"),
+        pytest.raises(resume.UsageError, match="ended after 4 of 6 batches of epoch 1"),
+    ):
+        resume.fit(classifier(), short, run_dir=tmp_path, steps_per_epoch=6, epochs=2, verbose=0)

@@ -71,10 +71,10 @@ def task(cfg: DictConfig) -> None:
 def train(settings: Settings, *, record: str) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with quiet.standard_error():
-        from resume.engine import devices, job  # here, so that --help and usage errors need no TensorFlow
+        from resume.engine import devices, launch  # here, so that --help and usage errors need no TensorFlow
 
         devices.discover()
-    job.run(settings, record=record)
+    launch.run(settings, record=record)
 
 
 def _first_lines(error: Any) -> str:

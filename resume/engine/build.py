@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 
 from resume.engine.callbacks import without_double_board
-from resume.engine.loop import Built
+from resume.engine.job import Built
 from resume.errors import SourceError, UsageError
 from resume.settings import Settings
 from resume.state import TrainState

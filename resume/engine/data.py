@@ -24,6 +24,7 @@ from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
 from resume.engine import rng
+from resume.engine.feed import Adapter, Batches, Lazy, Window
 from resume.errors import UsageError
 
 _TRAIN, _VALIDATION = 1, 2
@@ -72,7 +73,7 @@ class Order:
         if isinstance(value, keras.utils.PyDataset):
             with rng.drawn_from(self.feeding.seed, _TRAIN, epoch):
                 adapter = PyDatasetAdapter(
-                    _Window(value, np.arange(1)), class_weight=self.feeding.class_weight
+                    Window(value, np.arange(1)), class_weight=self.feeding.class_weight
                 )
                 return adapter.get_tf_dataset().element_spec
         if isinstance(value, tf.data.Dataset):
@@ -148,7 +149,7 @@ class Order:
                 self._replay(value, dataset, epoch, steps)
             rest = dataset.repeat() if 0 <= length < steps else dataset
             iterator = iter(self._distributed(rest.skip(batch) if batch else rest))
-        return Pass(_Adapter(_Batches(iterator, dataset.element_spec), steps - batch), dataset.element_spec)
+        return Pass(Adapter(Batches(iterator, dataset.element_spec), steps - batch), dataset.element_spec)
 
     def _continued(self, dataset: tf.data.Dataset, position: int) -> Any:
         """`steps_per_epoch` cuts a stream: the iterator goes on from epoch to epoch, as Keras's own does."""
@@ -193,7 +194,7 @@ class Order:
         rows = order[batch * self.batch_size : steps * self.batch_size]
         dataset = self._rows_dataset(value, rows).prefetch(2)
         iterator = iter(self._distributed(dataset))
-        return Pass(_Adapter(_Batches(iterator, dataset.element_spec), steps - batch), dataset.element_spec)
+        return Pass(Adapter(Batches(iterator, dataset.element_spec), steps - batch), dataset.element_spec)
 
     def _rows_dataset(self, value: Any, rows: np.ndarray[Any, Any]) -> tf.data.Dataset:
         tensors = keras.tree.map_structure(_tensor, value)
@@ -210,12 +211,12 @@ class Order:
                 order
             )
         inner = PyDatasetAdapter(
-            _Window(value, order[batch:]), shuffle=False, class_weight=self.feeding.class_weight
+            Window(value, order[batch:]), shuffle=False, class_weight=self.feeding.class_weight
         )
         dataset = inner.get_tf_dataset()
-        iterator = _Lazy(lambda: iter(self._distributed(dataset)))
-        batches = _Batches(iterator, dataset.element_spec)
-        return Pass(_Adapter(batches, steps - batch, inner=inner), dataset.element_spec)
+        iterator = Lazy(lambda: iter(self._distributed(dataset)))
+        batches = Batches(iterator, dataset.element_spec)
+        return Pass(Adapter(batches, steps - batch, inner=inner), dataset.element_spec)
 
     def _hooks(self, value: keras.utils.PyDataset, epoch: int) -> None:
         """The user's on_epoch_end of each epoch before this one (once more at the start, as Keras does)."""
@@ -325,78 +326,3 @@ def _weighted(dataset: tf.data.Dataset, weights: Mapping[int, float] | None) -> 
         return x, y, found if w is None else found * tf.cast(w, found.dtype)
 
     return dataset.map(weigh)
-
-
-class _Lazy:
-    """An iterator that is made when it is first asked for."""
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self.make = make
-
-
-class _Batches(tf.distribute.DistributedDataset):  # type: ignore[misc]
-    """One prepared iterator, in the shape of a dataset; the type keeps Keras from distributing it once more."""
-
-    def __init__(self, iterator: Any, spec: Any) -> None:
-        self._iterator, self._spec = iterator, spec
-
-    def __iter__(self) -> Any:
-        if isinstance(self._iterator, _Lazy):
-            self._iterator = self._iterator.make()
-        return self._iterator
-
-    @property
-    def element_spec(self) -> Any:
-        return self._spec
-
-
-class _Adapter(DataAdapter):  # type: ignore[misc]
-    """What `fit` takes as its data. `inner`: the adapter whose workers have to be started and stopped."""
-
-    def __init__(self, batches: _Batches, steps: int, *, inner: PyDatasetAdapter | None = None) -> None:
-        self._batches, self._steps, self._inner = batches, steps, inner
-
-    def get_tf_dataset(self) -> Any:
-        return self._batches
-
-    @property
-    def num_batches(self) -> int:
-        return self._steps
-
-    @property
-    def batch_size(self) -> None:
-        return None
-
-    @property
-    def has_partial_batch(self) -> None:
-        return None
-
-    @property
-    def partial_batch_size(self) -> None:
-        return None
-
-    def on_epoch_begin(self) -> None:
-        if self._inner is not None:
-            self._inner.on_epoch_begin()
-
-    def on_epoch_end(self) -> None:
-        if self._inner is not None:
-            self._inner.on_epoch_end()
-
-
-class _Window(keras.utils.PyDataset):  # type: ignore[misc]
-    """Some batches of a PyDataset, in a given order; its epoch hooks are ours to call, not Keras's."""
-
-    def __init__(self, inner: keras.utils.PyDataset, order: np.ndarray[Any, Any]) -> None:
-        super().__init__(
-            workers=inner.workers,
-            use_multiprocessing=inner.use_multiprocessing,
-            max_queue_size=inner.max_queue_size,
-        )
-        self._inner, self._order = inner, order
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def __getitem__(self, index: int) -> Any:
-        return self._inner[int(self._order[index])]

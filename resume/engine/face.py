@@ -13,7 +13,7 @@ from resume import rundir
 from resume.continuity import Proof
 from resume.engine import build, loop, restore
 from resume.engine.data import Feeding
-from resume.engine.loop import Built, Job
+from resume.engine.job import Built, Job
 from resume.errors import UsageError
 from resume.rundir import Best, Retention
 from resume.schedule import Schedule

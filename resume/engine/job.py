@@ -1,78 +1,85 @@
-"""Settings -> Job: the one place where the configuration's keys meet the engine's arguments."""
+"""What an attempt is given, where it begins, and what it leaves: plain records around live objects."""
 
 from __future__ import annotations
 
-import logging
-import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from resume.engine import build, devices
+from resume.continuity import Proof
 from resume.engine.data import Feeding
-from resume.engine.loop import Job, Outcome, train
-from resume.rundir import Best, Retention
+from resume.rundir import Retention
 from resume.schedule import Schedule
-from resume.settings import Settings
+from resume.state import TrainState
 
 
-def run(settings: Settings, *, record: str) -> Outcome:
-    """Train as the settings say. `record`: the resolved configuration as text, kept in the run directory."""
-    logging.getLogger("tensorflow").setLevel(logging.WARNING)
-    if settings.deterministic:
-        keras.utils.set_random_seed(settings.seed)
-        tf.config.experimental.enable_op_determinism()
-    chosen = devices.choose(
-        settings.devices.kind,
-        logical_cpus=settings.devices.logical_cpus,
-        memory_growth=settings.devices.memory_growth,
-    )
-    print(f"devices: {chosen.description}")
-    keras.utils.clear_session()  # names must not depend on what was built before; outside any strategy's scope
-    custom = build.custom_objects(settings.custom_objects)
-    with keras.saving.custom_object_scope(custom):
-        return train(_job(settings, custom, chosen, record))
+@dataclass(frozen=True)
+class Built:
+    """A live, compiled model; which parts of it came from the source's own config (and so cannot drift from it)."""
+
+    model: keras.Model
+    model_from_source: bool = False
+    optimizer_from_source: bool = False
+    unheld: tuple[str, ...] = ()  # settings that the source's config lacks
 
 
-def _job(settings: Settings, custom: dict[str, Any], chosen: devices.Devices, record: str) -> Job:
-    fit, checkpoint = settings.fit, settings.checkpoint
-    return Job(
-        run_dir=Path(settings.run_dir),
-        build=build.model_builder(settings, custom),
-        train=_function(settings.data.train, "data.train"),
-        validation=_function(settings.data.validation, "data.validation"),
-        callbacks=lambda: build.callbacks(settings.callbacks),
-        epochs=fit.epochs,
-        verbose=_verbosity(fit.verbose),
-        validation_args={
-            "validation_steps": fit.validation_steps,
-            "validation_freq": fit.validation_freq,
-            "validation_batch_size": fit.validation_batch_size or fit.batch_size,
-        },
-        feeding=Feeding(settings.seed, fit.batch_size, fit.steps_per_epoch, fit.shuffle, fit.class_weight),
-        schedule=Schedule(
-            checkpoint.every_steps, checkpoint.every_minutes, checkpoint.every_epochs, checkpoint.at_end
-        ),
-        retention=Retention(
-            checkpoint.keep_last, checkpoint.keep_every_steps, Best.named(checkpoint.keep_best)
-        ),
-        ckpt=Path(settings.ckpt).expanduser() if settings.ckpt else None,
-        accept=tuple(checkpoint.accept),
-        prefer=checkpoint.prefer,
-        declared={"data": settings.data.train},
-        record=record,
-        strategy=chosen.strategy,
-        devices=chosen.description,
-    )
+@dataclass(frozen=True)
+class Job:
+    """Everything that an attempt needs. `build` is called once, inside the strategy's scope."""
+
+    run_dir: Path
+    build: Callable[[TrainState | None], Built]
+    train: Any
+    validation: Any = None
+    callbacks: Callable[[], Mapping[str, keras.callbacks.Callback]] = dict
+    epochs: int = 1
+    verbose: int = 1
+    validation_args: Mapping[str, Any] = field(default_factory=dict)
+    feeding: Feeding = field(default_factory=Feeding)
+    schedule: Schedule = field(default_factory=Schedule)
+    retention: Retention = field(default_factory=Retention)
+    ckpt: Path | None = None
+    accept: tuple[str, ...] = ()
+    prefer: str | None = None
+    declared: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # parts of the configuration that must not drift
+    record: str | None = None  # the resolved configuration, for config.yaml
+    strategy: tf.distribute.Strategy = field(default_factory=tf.distribute.get_strategy)
+    devices: str = ""
+    say: Callable[[str], None] = print
 
 
-def _function(node: Any, name: str) -> Any:
-    """The data function that a node describes, not yet called: it may take `epoch` and `seed`."""
-    return None if node is None else build.node(node, name, partial=True)
+@dataclass(frozen=True)
+class Origin:
+    """Where an attempt begins. Order: the run's newest whole checkpoint; `ckpt`; fresh."""
+
+    kind: str  # "run", "source", "fresh"
+    state: TrainState | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)  # for the lineage
+    passed_over: tuple[str, ...] = ()
+
+    @property
+    def epoch(self) -> int:
+        return (self.state.epoch or 0) if self.state else 0
+
+    @property
+    def batch(self) -> int:
+        return (self.state.batch or 0) if self.state else 0
+
+    @property
+    def name(self) -> str:
+        return str(self.state.path) if self.state else "a fresh start"
 
 
-def _verbosity(verbose: Any) -> int:
-    """Keras's "auto", but one line an epoch where nobody watches a progress bar."""
-    return int(verbose) if verbose != "auto" else 1 if sys.stdout.isatty() else 2
+@dataclass(frozen=True)
+class Outcome:
+    history: keras.callbacks.History
+    model: keras.Model
+    proof: Proof | None
+    step: int | None
+    already_done: bool = False

@@ -21,7 +21,7 @@ def preload() -> None:
     import combos  # noqa: F401
     import tensorflow  # noqa: F401
 
-    import resume.engine.job  # noqa: F401
+    import resume.engine.launch  # noqa: F401
 
 
 def attempt(

@@ -1,0 +1,371 @@
+"""The training part of an attempt: Keras's own `fit()`, continued, with everything published that it needs.
+
+Each epoch is one call of `fit` with the run's one CallbackList. That is public Keras all the way, and gives an epoch
+that begins at any batch. Two things need care: `fit` ends by overwriting the weights with their averages when the
+optimizer keeps some (held back until the run's end), and it resets metrics (put back as the epoch begins).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from resume import lineage, logs, rundir
+from resume.continuity import Proof
+from resume.engine import callbacks as run_callbacks
+from resume.engine import capture, memory, restore, rng
+from resume.engine.callbacks import Hooks, OwnLog, RunCallbacks
+from resume.engine.data import Order, Validation
+from resume.engine.job import Job, Origin, Outcome
+from resume.errors import UsageError
+from resume.rundir import Directory
+from resume.schedule import Clockwork
+
+
+class Attempt:
+    """The live attempt: position in the data, and what happens at each of the run's moments."""
+
+    def __init__(
+        self,
+        job: Job,
+        origin: Origin,
+        model: keras.Model,
+        order: Order,
+        declared: Mapping[str, Any],
+        proof: Proof | None,
+        notes: list[str],
+        rate: float | None,
+    ) -> None:
+        self.job, self.origin, self.model, self.order = job, origin, model, order
+        self.declared, self.proof, self.notes, self.rate = declared, proof, notes, rate
+        self.directory = Directory(job.run_dir, job.retention)
+        self.validation = Validation(job.validation, job.feeding.seed)
+        position = self._section("position", {})
+        self.epoch, self.batch = (
+            origin.epoch,
+            _rescaled(origin.batch, position.get("steps"), order.steps(origin.epoch)),
+        )
+        self.stopped = bool(position.get("stopped"))
+        self.validated = int(position.get("validated", 0))
+        self.batch_logs: Mapping[str, Any] = position.get("batch_logs") or {}
+        self.epoch_logs: Mapping[str, Any] | None = self._section("epoch_logs", None)
+        self.step = (origin.state.iterations or 0) if origin.state else 0
+        self.clockwork = Clockwork(job.schedule, self.step)
+        self.due = False
+
+    def _section(self, name: str, default: Any) -> Any:
+        return capture.section(self.origin.state, name, default) if self.origin.state else default
+
+    def run(self) -> Outcome:
+        self._begin()
+        try:
+            with _averages_held_back(self.model.optimizer), _built_already(self.model):
+                while self.epoch < self.job.epochs and not (self.stopped and not self.batch):
+                    self._one_epoch()
+            self._finish()
+        except BaseException as error:
+            lineage.append(
+                self.job.run_dir, "end", attempt=self.number, reason=_reason(error), step=self.step
+            )
+            raise
+        lineage.append(self.job.run_dir, "end", attempt=self.number, reason="completed", step=self.step,
+                       epoch=self.epoch, stopped=self.stopped)  # fmt: skip
+        return Outcome(self.callbacks._history, self.model, self.proof, self.step)
+
+    # -- beginning -----------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        run = self.job.run_dir
+        rundir.sweep(run)
+        lineage.reconcile(run)
+        before = lineage.attempts(lineage.read(run))
+        self.number = len(before) + 1
+        self.named = run_callbacks.checked(self.job.callbacks())
+        made = memory.snapshot(self.named)
+        self._rewind(before)
+        self._record()
+        self._announce()
+        self.callbacks = RunCallbacks(
+            self.named.values(),
+            model=self.model,
+            hooks=Hooks(self._began, self._epoch_begun, self._step_done, self._epoch_done),
+            epochs=self.job.epochs,
+            steps=self.order.steps(self.epoch),
+            verbose=self.job.verbose,
+        )
+        self.named["history"] = self.callbacks._history
+        self.untouched = memory.Untouched({**made, **memory.snapshot({"history": self.named["history"]})})
+        self.callbacks.on_train_begin()
+
+    def _rewind(self, before: list[lineage.Record]) -> None:
+        run = self.job.run_dir
+        folders = [*run_callbacks.log_folders(self.named.values()), run / "logs"]
+        first = before[0].get("files", {}) if before else {}
+        logs.rewind(
+            run,
+            self._section("files", first),
+            folders=folders,
+            writers=[(str(r["host"]), int(r["pid"])) for r in before],
+        )
+        if self.origin.kind == "run":
+            run_callbacks.continue_files(self.named.values())
+        self.files_before = logs.sizes(run, run_callbacks.appended_files(self.named.values()))
+
+    def _record(self) -> None:
+        run, proof = self.job.run_dir, self.proof
+        if self.job.record is not None:
+            (run / "config.yaml").write_text(self.job.record)
+        lineage.append(
+            run,
+            "start",
+            attempt=self.number,
+            kind=self.origin.kind,
+            ckpt=str(self.job.ckpt.absolute()) if self.job.ckpt else None,
+            **{"from": {**self.origin.facts, "passed_over": list(self.origin.passed_over)}},
+            step=self.step,
+            epoch=self.epoch,
+            batch=self.batch,
+            epochs=self.job.epochs,
+            verdict=proof.verdict if proof else "fresh",
+            iterations_saved=proof.iterations_saved if proof else None,
+            iterations_restored=proof.iterations_restored if proof else None,
+            findings=[str(f) for f in proof.findings] if proof else [],
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            devices=self.job.devices,
+            versions={"tensorflow": tf.__version__, "keras": keras.__version__},
+            files=self.files_before,
+        )
+
+    def _announce(self) -> None:
+        say, job = self.job.say, self.job
+        lines = [f"run {job.run_dir}, attempt {self.number}: {_beginning(self.origin)}"]
+        lines += [f"passed over: {why}" for why in self.origin.passed_over]
+        lines += self.proof.lines() if self.proof else []
+        if self.origin.state is not None and not restore.same_replicas(self.model, self.origin.state):
+            lines.append(
+                "  another number of devices: what each kept for itself (BatchNorm statistics) goes on from the first's"
+            )
+        lines += [f"  drift, {job.prefer} holds: {line}" for line in self.notes]
+        for line in lines:
+            say(line)
+        self.own_log = OwnLog(job.run_dir / "logs" / "resume")
+        self.own_log.attempt(lines, step=self.step)
+        self._repeat_cost()
+
+    def _repeat_cost(self) -> None:
+        """What the checkpoint cost was logged after it was published, and so cut off when the logs were rewound."""
+        digest = self.origin.facts.get("digest")
+        for record in lineage.read(self.job.run_dir):
+            if record["event"] == "checkpoint" and record["digest"] == digest and "seconds" in record:
+                self.own_log.checkpoint(
+                    step=record["step"], seconds=record["seconds"], nbytes=record["bytes"]
+                )
+
+    def _began(self) -> None:
+        """After every callback's on_train_begin, which may reset what was restored."""
+        self.untouched = memory.Untouched(self.untouched.made, memory.snapshot(self.named))
+        if self.origin.state is None:
+            return
+        restore.reassert(self.model, self.origin.state, accept=self.job.accept)
+        saved = self._section("callbacks", None)
+        if saved is not None:
+            memory.restore(self.named, saved)
+            for line in memory.differences(self.named, saved):
+                self.job.say(f"  {line}")
+        generators = self._section("rng", None)
+        if generators:
+            rng.restore(generators)
+        if self.rate is not None:
+            self.model.optimizer.learning_rate = self.rate
+        self.model.stop_training = self.stopped
+
+    # -- epochs --------------------------------------------------------------------------------------------------
+
+    def _one_epoch(self) -> None:
+        steps = self.order.steps(self.epoch)
+        self.callbacks.steps, self.callbacks.skipped = steps, self.batch
+        self.callbacks.mid_epoch = self.batch > 0
+        self.callbacks.set_params({**self.callbacks.params, "steps": steps})
+        if self.batch >= steps or self.stopped:
+            self._end_epoch_only()
+        else:
+            self._fit(steps)
+
+    def _fit(self, steps: int) -> None:
+        part = self.order.begin(self.epoch, self.batch)
+        for note in self._new_notes():
+            self.job.say(note)
+        before = self.epoch
+        self.model.fit(
+            part.adapter,
+            initial_epoch=before,
+            epochs=before + 1,
+            callbacks=self.callbacks,
+            verbose=self.job.verbose,
+            validation_data=self._validation_data(),
+            **self.job.validation_args,
+        )
+
+    def _new_notes(self) -> list[str]:
+        notes, self.order.notes = self.order.notes, []
+        return notes
+
+    def _validates(self) -> bool:
+        freq = self.job.validation_args.get("validation_freq", 1)
+        due = (self.epoch + 1) % freq == 0 if isinstance(freq, int) else self.epoch + 1 in freq
+        return self.job.validation is not None and due
+
+    def _validation_data(self) -> Any:
+        return self.validation.data(self.epoch, done=self.validated) if self._validates() else None
+
+    def _end_epoch_only(self) -> None:
+        """The epoch's batches are all applied: only its validation and its end are left, as `fit` would do them."""
+        self.callbacks.on_epoch_begin(self.epoch)
+        results = run_callbacks.numbers(self.model.get_metrics_result())
+        epoch_logs = results if results.keys() == self.batch_logs.keys() else dict(self.batch_logs)
+        data, args = self._validation_data(), self.job.validation_args
+        if data is not None:
+            x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+            results = self.model.evaluate(
+                x=x,
+                y=y,
+                sample_weight=weight,
+                batch_size=args.get("validation_batch_size") or args.get("batch_size"),
+                steps=args.get("validation_steps"),
+                callbacks=self.callbacks,
+                return_dict=True,
+                verbose=self.job.verbose,
+            )
+            epoch_logs |= {f"val_{k}": v for k, v in results.items()}
+        self.callbacks.on_epoch_end(self.epoch, epoch_logs)
+
+    def _epoch_begun(self) -> None:
+        if self.origin.state is not None and self.callbacks.mid_epoch:
+            restore.epoch_in_progress(self.model, self.origin.state)
+
+    def _step_done(self, applied: int, logs: Mapping[str, Any] | None) -> None:
+        self.step += applied - self.batch
+        self.batch = applied
+        self.due = self.clockwork.after_step(self.step) or self.due
+        last = applied >= self.callbacks.steps
+        if self.due and not (last and not self._validates()):
+            self.batch_logs = run_callbacks.numbers(logs)
+            self._publish()
+
+    def _epoch_done(self, epochs: int, logs: Mapping[str, Any]) -> None:
+        self.stopped = bool(self.model.stop_training)
+        if self.batch < self.callbacks.steps and not self.stopped:
+            raise UsageError(
+                f"data.train ended after {self.batch} of {self.callbacks.steps} batches of epoch {epochs}; what this "
+                "epoch did since the last checkpoint is not kept. Give fit.steps_per_epoch its true value."
+            )
+        self.validated += self._validates()
+        self.epoch, self.batch, self.batch_logs, self.epoch_logs = epochs, 0, {}, logs
+        last = epochs >= self.job.epochs or self.stopped
+        if self.clockwork.after_epoch(epochs, last=last) or self.due:
+            self._publish()
+
+    # -- publishing ----------------------------------------------------------------------------------------------
+
+    def _publish(self) -> None:
+        started = time.perf_counter()
+        self.callbacks.settle()
+        state = capture.capture(self.model, epoch=self.epoch, batch=self.batch, progress=self._progress())
+        published = self.directory.publish(state)
+        self.due = False
+        self.clockwork.published()
+        seconds = time.perf_counter() - started
+        lineage.published(self.job.run_dir, published.path, attempt=self.number, seconds=seconds,
+                          bytes=published.nbytes)  # fmt: skip
+        self.own_log.checkpoint(step=state.iterations or 0, seconds=seconds, nbytes=published.nbytes)
+
+    def _progress(self) -> dict[str, Any]:
+        files = run_callbacks.appended_files(self.named.values())
+        self.own_log.flush()
+        files += logs.event_files([self.own_log.folder])
+        return {
+            "position": {
+                "epoch": self.epoch,
+                "batch": self.batch,
+                "steps": self.callbacks.steps,
+                "stopped": bool(self.model.stop_training),
+                "validated": self.validated,
+                "batch_logs": dict(self.batch_logs),
+            },
+            "epoch_logs": dict(self.epoch_logs) if self.epoch_logs is not None else None,
+            "callbacks": memory.states(self.named, self.untouched),
+            "rng": rng.state(),
+            "files": logs.sizes(self.job.run_dir, files),
+            "declared": dict(self.declared),
+        }
+
+    def _finish(self) -> None:
+        if isinstance(self.model.optimizer, keras.optimizers.Optimizer):
+            self.model.optimizer.finalize_variable_values(self.model.trainable_weights)
+        self.callbacks.finish(self.epoch_logs)
+        self.own_log.close()
+        for line in memory.unheld(self.named):
+            self.job.say(f"not kept in checkpoints: {line}")
+        self._export()
+
+    def _export(self) -> None:
+        """The finished model: averaged or best weights are in no checkpoint, as training could not go on from them."""
+        target = self.job.run_dir / "model.keras"
+        begun = target.with_name(".unfinished-model.keras")
+        try:
+            self.model.save(begun)
+            begun.replace(target)
+        except (NotImplementedError, TypeError, ValueError, AttributeError) as error:
+            begun.unlink(missing_ok=True)
+            self.job.say(
+                f"{target}: not written, Keras cannot save this model ({type(error).__name__}: {error})"
+            )
+
+
+def _rescaled(batch: int, saved_steps: int | None, steps: int) -> int:
+    """The same share of the epoch where it has another number of batches now."""
+    return batch if saved_steps in (None, steps) else batch * steps // max(saved_steps or 1, 1)
+
+
+def _beginning(origin: Origin) -> str:
+    if origin.state is None:
+        return "a fresh start"
+    where = f"epoch {origin.epoch + 1}, batch {origin.batch}"
+    return f"continues {origin.state.path} (step {origin.state.iterations}, {where})"
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return f"failed: {type(error).__name__}: {error}".splitlines()[0]
+
+
+@contextlib.contextmanager
+def _averages_held_back(optimizer: Any) -> Iterator[None]:
+    """Keep `fit` from overwriting the weights with their averages at the end of every epoch."""
+    if optimizer is None:
+        yield
+        return
+    optimizer.finalize_variable_values = lambda variables: None
+    try:
+        yield
+    finally:
+        del optimizer.finalize_variable_values
+
+
+@contextlib.contextmanager
+def _built_already(model: keras.Model) -> Iterator[None]:
+    """Under a strategy, `fit` draws a batch just to build the model, which is built: that batch would be lost."""
+    object.__setattr__(model, "_maybe_symbolic_build", lambda iterator=None, data_batch=None: None)
+    try:
+        yield
+    finally:
+        object.__delattr__(model, "_maybe_symbolic_build")

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ def task(cfg: DictConfig) -> None:
     """The job itself; importable by name, since Hydra's launchers pickle it by reference."""
     try:
         settings = validate(cfg)
+        settings = replace(settings, run_dir=str(Path(settings.run_dir).expanduser()))
         done = lineage.completed(Path(settings.run_dir), epochs=settings.fit.epochs)
         if done is not None:
             print(f"run {settings.run_dir}: {done}. For more, raise fit.epochs.")

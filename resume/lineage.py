@@ -138,5 +138,9 @@ def completed(run: Path, *, epochs: int) -> str | None:
     stopped = bool(last.get("stopped"))
     if not stopped and last["epoch"] < epochs:
         return None
-    why = " (stopped by a callback)" if stopped else ""
-    return f"finished already, {last['epoch']} epochs, step {last['step']}{why}"
+    more = (
+        "a callback has stopped it, more epochs would not change that"
+        if stopped
+        else "for more, raise fit.epochs"
+    )
+    return f"finished already, {last['epoch']} epochs, step {last['step']}; {more}"

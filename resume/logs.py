@@ -22,7 +22,7 @@ def event_files(folders: Iterable[Path]) -> list[Path]:
 
 def sizes(run: Path, files: Iterable[Path]) -> dict[str, int]:
     """Length in bytes by path; relative to the run directory for files inside it, so that a run can be moved."""
-    return {_key(run, file): file.stat().st_size for file in files if file.is_file()}
+    return {_key(run, file): file.stat().st_size if file.is_file() else 0 for file in files}
 
 
 def rewind(

@@ -142,13 +142,21 @@ def test_a_checkpoint_that_nobody_recorded(run: Path, make_state: Make) -> None:
 @pytest.mark.parametrize(
     ("end", "epochs", "said"),
     [
-        ({"reason": "completed", "epoch": 3}, 3, "finished already, 3 epochs, step 9"),
-        ({"reason": "completed", "epoch": 3}, 2, "finished already, 3 epochs, step 9"),
+        (
+            {"reason": "completed", "epoch": 3},
+            3,
+            "finished already, 3 epochs, step 9; for more, raise fit.epochs",
+        ),
+        (
+            {"reason": "completed", "epoch": 3},
+            2,
+            "finished already, 3 epochs, step 9; for more, raise fit.epochs",
+        ),
         ({"reason": "completed", "epoch": 3}, 4, None),
         (
             {"reason": "completed", "epoch": 2, "stopped": True},
             4,
-            "finished already, 2 epochs, step 9 (stopped by a callback)",
+            "finished already, 2 epochs, step 9; a callback has stopped it, more epochs would not change that",
         ),
         ({"reason": "ValueError", "epoch": 3}, 3, None),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import sys
@@ -25,6 +26,7 @@ def run(arguments: Sequence[str]) -> int:
     """Compose and train. Hydra's own errors become usage errors; anything unforeseen keeps its traceback."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise to us, do not print and exit with 1
     sys.argv = [sys.argv[0], *completed(arguments)]
+    _refuse_namesakes(sys.argv[1:])
     try:
         hydra_main(version_base="1.3", config_path=str(config_dir()), config_name="train")(task)()
     except (HydraException, OmegaConfBaseException) as error:
@@ -48,6 +50,19 @@ def completed(arguments: Sequence[str]) -> list[str]:
     return [*out, *(f"{group}={choice}" for group, choice in wanted.items() if group not in named)]
 
 
+def _refuse_namesakes(arguments: Sequence[str]) -> None:
+    """A file of the user's with the name of a shipped one: Hydra would silently take the shipped one."""
+    folders = [b for a, b in itertools.pairwise(arguments) if a in ("--config-dir", "-cd")]
+    folders += [a.partition("=")[2] for a in arguments if a.startswith("--config-dir=")]
+    for group, _, choice in (a.lstrip("+").partition("=") for a in arguments):
+        for folder in folders:
+            mine, shipped = Path(folder) / group / f"{choice}.yaml", config_dir() / group / f"{choice}.yaml"
+            if mine.is_file() and shipped.is_file() and not mine.samefile(shipped):
+                raise UsageError(
+                    f"{mine}: there is a shipped {group} called {choice} too. Give yours another name."
+                )
+
+
 def _named(argument: str) -> str:
     """The group that an override chooses: by its name, or by the `_target_` of a node of the user's own."""
     key = argument.split("=", 1)[0].lstrip("+~").split("@", 1)[0]
@@ -61,7 +76,7 @@ def task(cfg: DictConfig) -> None:
         settings = replace(settings, run_dir=str(Path(settings.run_dir).expanduser()))
         done = lineage.completed(Path(settings.run_dir), epochs=settings.fit.epochs)
         if done is not None:
-            print(f"run {settings.run_dir}: {done}. For more, raise fit.epochs.")
+            print(f"run {settings.run_dir}: {done}.")
             return
         train(settings, record=OmegaConf.to_yaml(OmegaConf.create(asdict(settings))))
     except ResumeError as error:

@@ -24,7 +24,7 @@ from resume.engine import capture, memory, restore, rng
 from resume.engine.callbacks import Hooks, OwnLog, RunCallbacks
 from resume.engine.data import Order, Validation
 from resume.engine.job import Job, Origin, Outcome
-from resume.errors import UsageError
+from resume.errors import ResumeError, UsageError
 from resume.rundir import Directory
 from resume.schedule import Clockwork
 
@@ -46,7 +46,9 @@ class Attempt:
         self.job, self.origin, self.model, self.order = job, origin, model, order
         self.declared, self.proof, self.notes, self.rate = declared, proof, notes, rate
         self.directory = Directory(job.run_dir, job.retention)
-        self.validation = Validation(job.validation, job.feeding.seed)
+        self.validation = Validation(
+            job.validation, job.feeding.seed, job.strategy, job.validation_args.get("validation_steps")
+        )
         position = self._section("position", {})
         self.epoch, self.batch = (
             origin.epoch,
@@ -59,6 +61,7 @@ class Attempt:
         self.step = (origin.state.iterations or 0) if origin.state else 0
         self.clockwork = Clockwork(job.schedule, self.step)
         self.due = False
+        self.said: set[str] = set()
 
     def _section(self, name: str, default: Any) -> Any:
         return capture.section(self.origin.state, name, default) if self.origin.state else default
@@ -110,7 +113,9 @@ class Attempt:
         first = before[0].get("files", {}) if before else {}
         logs.rewind(
             run,
-            self._section("files", first),
+            self._section("files", first)
+            if self.origin.kind == "run"
+            else first,  # never another run's files
             folders=folders,
             writers=[(str(r["host"]), int(r["pid"])) for r in before],
         )
@@ -172,6 +177,7 @@ class Attempt:
     def _began(self) -> None:
         """After every callback's on_train_begin, which may reset what was restored."""
         self.untouched = memory.Untouched(self.untouched.made, memory.snapshot(self.named))
+        self._say_unheld()
         if self.origin.state is None:
             return
         restore.reassert(self.model, self.origin.state, accept=self.job.accept)
@@ -279,7 +285,13 @@ class Attempt:
         started = time.perf_counter()
         self.callbacks.settle()
         state = capture.capture(self.model, epoch=self.epoch, batch=self.batch, progress=self._progress())
-        published = self.directory.publish(state)
+        try:
+            published = self.directory.publish(state)
+        except OSError as error:
+            raise ResumeError(
+                f"{self.directory.path}: step {state.iterations} could not be published ({error.strerror or error}). "
+                "Earlier checkpoints are as they were: make room or repair it, then repeat the command."
+            ) from error
         self.due = False
         self.clockwork.published()
         seconds = time.perf_counter() - started
@@ -312,9 +324,14 @@ class Attempt:
             self.model.optimizer.finalize_variable_values(self.model.trainable_weights)
         self.callbacks.finish(self.epoch_logs)
         self.own_log.close()
-        for line in memory.unheld(self.named):
-            self.job.say(f"not kept in checkpoints: {line}")
+        self._say_unheld()
         self._export()
+
+    def _say_unheld(self) -> None:
+        for line in memory.unheld(self.named):
+            if line not in self.said:
+                self.job.say(f"not kept in checkpoints: {line}")
+                self.said.add(line)
 
     def _export(self) -> None:
         """The finished model: averaged or best weights are in no checkpoint, as training could not go on from them."""

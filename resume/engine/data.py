@@ -43,6 +43,7 @@ class Feeding:
     steps_per_epoch: int | None = None
     shuffle: bool = True
     class_weight: Mapping[int, float] | None = None
+    steps_per_execution: int = 1
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,11 @@ class Order:
         dataset = _weighted(value, self.feeding.class_weight)
         length = int(value.cardinality())
         if self.feeding.steps_per_epoch and length != steps and not self._takes_epoch:
+            if steps % self.feeding.steps_per_execution:
+                raise UsageError(
+                    f"fit.steps_per_epoch={steps} is no multiple of steps_per_execution="
+                    f"{self.feeding.steps_per_execution}: of a stream, Keras would apply more batches than that."
+                )
             iterator = self._continued(dataset, epoch * steps + batch)
         else:
             if not self._takes_epoch:
@@ -233,6 +239,8 @@ class Validation:
 
     source: Any
     seed: int
+    strategy: tf.distribute.Strategy
+    steps: int | None = None
     _given: Any = None
     _passed: int = 0
 
@@ -246,14 +254,28 @@ class Validation:
             with rng.drawn_from(self.seed, _VALIDATION):
                 given = call(self.source, seed=self.seed) if callable(self.source) else self.source
             self._given = _checked(given, "data.validation")
-        self._replay(done)
-        return self._given
+        value = self._given
+        return (
+            self._one_pass(value, done)
+            if isinstance(value, tf.data.Dataset) and is_stateful(value)
+            else value
+        )
 
-    def _replay(self, done: int) -> None:
-        if isinstance(self._given, tf.data.Dataset) and is_stateful(self._given):
-            for _ in itertools.chain.from_iterable(self._given for _ in range(self._passed, done)):
+    def _one_pass(self, dataset: tf.data.Dataset, done: int) -> Any:
+        """One iterator a validation, as many as there were validations before: each draws another order."""
+        length = int(dataset.cardinality())
+        steps = self.steps or (length if length >= 0 else None)
+        if steps is None and length == tf.data.INFINITE_CARDINALITY:
+            raise UsageError("data.validation never ends: set fit.validation_steps.")
+        for _ in range(self._passed, done):
+            for _ in itertools.islice(dataset, steps):
                 pass
         self._passed = done + 1
+        if steps is None:
+            return dataset
+        several = self.strategy.num_replicas_in_sync > 1
+        iterator = iter(self.strategy.experimental_distribute_dataset(dataset) if several else dataset)
+        return Adapter(Batches(iterator, dataset.element_spec), steps)
 
 
 def call(source: Callable[..., Any], **offered: Any) -> Any:
@@ -297,7 +319,9 @@ def _tuples(value: Any) -> Any:
     """tf.data takes a list for one tensor: lists become tuples, and a lone array the only member of one."""
     if isinstance(value, list | tuple):
         return tuple(_tuples(item) if isinstance(item, list | tuple | dict) else item for item in value)
-    return {key: _tuples(item) for key, item in value.items()} if isinstance(value, dict) else (value,)
+    if isinstance(value, dict):
+        return {key: _tuples(v) if isinstance(v, list | tuple | dict) else v for key, v in value.items()}
+    return (value,)
 
 
 def _rows(value: Any) -> int:
@@ -322,7 +346,8 @@ def _weighted(dataset: tf.data.Dataset, weights: Mapping[int, float] | None) -> 
     def weigh(x: Any, y: Any, w: Any = None) -> Any:
         one_hot = y.shape.rank is not None and y.shape.rank > 1 and y.shape[-1] != 1
         ids = tf.argmax(y, axis=-1) if one_hot else tf.reshape(tf.cast(y, tf.int64), [-1])
-        found = tf.gather(table, ids)
+        named = tf.cast(tf.size(table), ids.dtype)
+        found = tf.where(ids < named, tf.gather(table, tf.minimum(ids, named - 1)), 1.0)
         return x, y, found if w is None else found * tf.cast(w, found.dtype)
 
     return dataset.map(weigh)

@@ -71,6 +71,15 @@ def optimizer_of(model: keras.Model) -> Any:
     return getattr(model, "optimizer", None)
 
 
+def other_optimizers(model: keras.Model) -> list[str]:
+    """Optimizers that a model's own training step keeps beside `model.optimizer`; their state is not captured."""
+    mine = optimizer_of(model)
+    held = vars(model).items()
+    return [
+        f"model.{name}" for name, o in held if isinstance(o, keras.optimizers.Optimizer) and o is not mine
+    ]
+
+
 def value(variable: Variable) -> np.ndarray[Any, Any]:
     """A copy of the variable's value; shape and dtype as the variable has them."""
     return np.array(variable.numpy())
@@ -96,7 +105,10 @@ def _model(model: keras.Model) -> Iterator[tuple[str, Variable]]:
     paths = [f"{layer.path or layer.name}/{name}" for layer, name, _ in owned]
     for name, (_, _, v) in zip(scheme.canonical(paths), owned, strict=True):
         yield f"seeds/{name}", v
-    yield from _untracked(layers, scheme, known={id(v) for v in ours})
+    listed = [*ours, *model.metrics_variables, *getattr(optimizer_of(model), "variables", [])]
+    yield from _untracked(
+        layers, scheme, known={id(v) for one in listed for v in (one, getattr(one, "_value", one))}
+    )
 
 
 def _scheme(model: keras.Model) -> names.Scheme:
@@ -123,15 +135,26 @@ def _seeds(layer: keras.layers.Layer) -> Iterator[tuple[str, Variable]]:
 def _untracked(
     layers: Iterable[keras.layers.Layer], scheme: names.Scheme, *, known: set[int]
 ) -> Iterator[tuple[str, Variable]]:
-    """TensorFlow variables and generators that a custom layer holds beside Keras's own bookkeeping."""
-    found: list[tuple[str, Variable]] = []
+    """Variables and generators that a layer holds beside Keras's own bookkeeping: a stateful RNN's states, too."""
+    found: dict[int, tuple[str, Variable]] = {}
     for layer in layers:
         for attribute, item in vars(layer).items():
-            variable = item.state if isinstance(item, tf.random.Generator) else item
-            if isinstance(variable, tf.Variable) and id(variable) not in known:
-                found.append((f"{layer.path or layer.name}/{attribute}", variable))
-    canonical = scheme.canonical([path for path, _ in found])
-    yield from ((f"model/{name}", v) for name, (_, v) in zip(canonical, found, strict=True))
+            for variable in _variables_in(item):
+                if id(variable) not in known:
+                    found.setdefault(id(variable), (f"{layer.path or layer.name}/{attribute}", variable))
+    canonical = scheme.canonical([path for path, _ in found.values()])
+    yield from ((f"model/{name}", v) for name, (_, v) in zip(canonical, found.values(), strict=True))
+
+
+def _variables_in(item: Any) -> list[Variable]:
+    """Variables in an attribute: itself, or members of lists, tuples and dictionaries of any depth."""
+    if isinstance(item, list | tuple | dict):
+        return [
+            v for member in (item.values() if isinstance(item, dict) else item) for v in _variables_in(member)
+        ]
+    if isinstance(item, tf.random.Generator):
+        return [item.state]
+    return [item] if isinstance(item, tf.Variable | keras.Variable) else []
 
 
 def _deduplicated(variables: Iterable[Variable]) -> list[Variable]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import keras
 
 from resume import drift, lineage, lock, rundir
 from resume.continuity import Finding
-from resume.engine import capture, restore, rng
+from resume.engine import capture, live, restore, rng
 from resume.engine.attempt import Attempt
 from resume.engine.data import Order
 from resume.engine.job import Built, Job, Origin, Outcome
@@ -54,13 +55,14 @@ def _same_beginning(run_dir: Path, ckpt: Path | None) -> None:
 def train(job: Job) -> Outcome:
     """Run one attempt to the end. Raises a ResumeError, with nothing trained or written, for what cannot be resumed."""
     with contextlib.ExitStack() as held:
-        if job.run_dir.is_dir():
+        locked = job.run_dir.is_dir()
+        if locked:
             held.enter_context(lock.held(job.run_dir))
         origin = choose(job.run_dir, job.ckpt)
         rng.seed_everything(job.feeding.seed)
         with job.strategy.scope():
             attempt = _prepare(job, origin)
-            if not job.run_dir.is_dir():
+            if not locked:
                 _claim(job.run_dir, held)
             return attempt.run()
 
@@ -69,7 +71,7 @@ def _claim(run_dir: Path, held: contextlib.ExitStack) -> None:
     """Only now, with everything proven, does a new run get its directory."""
     run_dir.mkdir(parents=True, exist_ok=True)
     held.enter_context(lock.held(run_dir))
-    if rundir.checkpoints(run_dir):
+    if lineage.read(run_dir):
         raise RunInUseError(
             f"{run_dir}: another process began this run just now. Start again to continue it."
         )
@@ -79,7 +81,8 @@ def _prepare(job: Job, origin: Origin) -> Attempt:
     """Build, restore, prove. Touches no file."""
     built = job.build(origin.state)
     model = built.model
-    order = Order(job.train, job.feeding, job.strategy)
+    block = int(getattr(model, "steps_per_execution", 1) or 1)
+    order = Order(job.train, replace(job.feeding, steps_per_execution=block), job.strategy)
     spec = order.spec(origin.epoch)
     complete(model, spec)
     declared = _declared(job, model, order, spec, origin.epoch)
@@ -92,9 +95,13 @@ def _prepare(job: Job, origin: Origin) -> Attempt:
     if origin.state is not None:
         drift.demand(findings, prefer=job.prefer, source=origin.name)
     rate = _rate(model)
-    proof = (
-        restore.restore(model, origin.state, accept=job.accept, absent=built.unheld) if origin.state else None
-    )
+    others = live.other_optimizers(model)
+    if others:
+        job.say(
+            f"not kept in checkpoints: {', '.join(others)}; a run of this model cannot be resumed exactly"
+        )
+    absent = (*built.unheld, *others)
+    proof = restore.restore(model, origin.state, accept=job.accept, absent=absent) if origin.state else None
     if proof is not None:
         proof.demand(source=origin.name)
     wins = job.prefer == "config" and any(f.name.startswith("optimizer.") for f in findings)
@@ -126,6 +133,10 @@ def _declared(job: Job, model: keras.Model, order: Order, spec: Any, epoch: int)
         "optimizer": drift.optimizer(info.inner.class_name, info.inner.config) if info else None,
         "layers": drift.layers(capture.model_config(model)) or None,
         "seed": job.feeding.seed,
+        "shuffle": job.feeding.shuffle,
+        "compile": {
+            part: (capture.compile_config(model) or {}).get(part) for part in ("loss", "loss_weights")
+        },
         "batch_size": first.shape[0] or order.batch_size,
         "steps_per_epoch": order.steps(epoch),
     }

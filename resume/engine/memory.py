@@ -7,9 +7,12 @@ random generators, variables, metrics, or objects of the user's own made of thes
 
 from __future__ import annotations
 
+import enum
+import functools
 import io
 import json
 import types
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +31,10 @@ _SET_BY_KERAS = frozenset({
     "_should_write_train_graph", "_writers", "_prev_summary_state", "_summary_module",
 })  # fmt: skip
 _DISPLAY = (keras.callbacks.ProgbarLogger,)
-_REBUILT = (types.ModuleType, type, io.IOBase, np.ufunc)  # made again by the code that made them
+_REBUILT = (
+    types.ModuleType, types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial, type,
+    io.IOBase, np.ufunc,
+)  # fmt: skip
 _REBUILT_MODULES = ("tensorflow", "keras", "tensorboard", "threading", "_thread", "logging", "csv", "_csv")
 _DEPTH = 6
 
@@ -156,38 +162,64 @@ class _Reader:
         for attribute, item in vars(owner).items():
             if attribute in _SET_BY_KERAS:
                 continue
-            for held in self._item(item, f"{where}.{attribute}", depth):
+            for held in self._item(item, f"{where}.{attribute}", depth, owner):
                 out[attribute] = held
         return out
 
-    def _item(self, item: Any, where: str, depth: int) -> Iterator[tuple[str, Any]]:
+    def _item(self, item: Any, where: str, depth: int, owner: Any) -> Iterator[tuple[str, Any]]:
         """(how, what) for an item that can be held; nothing otherwise."""
-        variables = _variables(item)
-        if variables is not None:
+        variables = [] if item is getattr(owner, "_model", None) else _variables(item)
+        if variables:
             yield "variables", [np.array(v.numpy()) for v in variables]
         elif isinstance(item, tf.Tensor):
             yield "tensor", np.array(item.numpy())
+        elif isinstance(item, enum.Enum):
+            yield "member", item.name
         elif _is_plain(item):
             yield "plain", item
+        elif isinstance(item, list | dict | deque) and _is_plain(bare := _bare(item)):
+            yield "filled", bare  # a subclass, such as Counter: filled in place
         elif _is_rebuilt(item):
             return
-        elif hasattr(item, "__dict__") and depth < _DEPTH:
+        elif not isinstance(item, list | tuple | dict | set) and hasattr(item, "__dict__") and depth < _DEPTH:
             yield "object", self.attributes(item, where, depth + 1)
         else:
             self._report(f"{where.lstrip('.')} ({type(item).__name__})")
 
 
+def _bare(item: Any) -> Any:
+    return dict(item) if isinstance(item, dict) else list(item)
+
+
 def _write_attributes(owner: Any, saved: Mapping[str, Any]) -> None:
     for attribute, (how, held) in saved.items():
+        current = getattr(owner, attribute, None)
         if how == "plain":
             _put(owner, attribute, held)
         elif how == "tensor":
             setattr(owner, attribute, tf.constant(held))
-        elif how == "variables":
-            for variable, array in zip(_variables(getattr(owner, attribute)) or [], held, strict=True):
-                variable.assign(array)
+        elif current is None:
+            raise ContinuityError(
+                f"callback {type(owner).__name__}: {attribute} was created during the training, and is not there to be "
+                "restored. Create it in __init__, or give the callback get_state and set_state."
+            )
         else:
-            _write_attributes(getattr(owner, attribute), held)
+            _refill(owner, attribute, how, held)
+
+
+def _refill(owner: Any, attribute: str, how: str, held: Any) -> None:
+    """Put state back into an object that is there."""
+    current = getattr(owner, attribute)
+    if how == "variables":
+        for variable, array in zip(_variables(current), held, strict=True):
+            variable.assign(array)
+    elif how == "member":
+        setattr(owner, attribute, type(current)[held])
+    elif how == "filled":
+        current.clear()
+        (current.update if isinstance(current, dict) else current.extend)(held)
+    else:
+        _write_attributes(current, held)
 
 
 def _put(owner: Any, attribute: str, held: Any) -> None:
@@ -202,15 +234,21 @@ def _put(owner: Any, attribute: str, held: Any) -> None:
         setattr(owner, attribute, held)
 
 
-def _variables(item: Any) -> list[Any] | None:
-    """The variables that an item is or has; None for anything that is no variable, metric or generator."""
+def _variables(item: Any) -> list[Any]:
+    """The variables that an item is, has or contains: of variables, metrics, layers, optimizers, generators, and lists.
+
+    Empty for anything else, and for a container that holds something else beside them.
+    """
     if isinstance(item, keras.Variable | tf.Variable):
         return [item]
-    if isinstance(item, keras.Metric):
+    if isinstance(item, keras.Metric | keras.Layer | keras.optimizers.Optimizer):
         return list(item.variables)
     if isinstance(item, keras.random.SeedGenerator | tf.random.Generator):
         return [item.state]
-    return None
+    if isinstance(item, list | tuple | dict) and item:
+        members = [_variables(member) for member in (item.values() if isinstance(item, dict) else item)]
+        return [v for member in members for v in member] if all(members) else []
+    return []
 
 
 def _is_plain(item: Any) -> bool:
@@ -226,4 +264,4 @@ def _is_rebuilt(item: Any) -> bool:
     if isinstance(item, dict | list | tuple):
         return all(map(_is_rebuilt, item.values() if isinstance(item, dict) else item))
     module = str(getattr(type(item), "__module__", ""))
-    return callable(item) or isinstance(item, _REBUILT) or module.split(".")[0] in _REBUILT_MODULES
+    return isinstance(item, _REBUILT) or module.split(".")[0] in _REBUILT_MODULES

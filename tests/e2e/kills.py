@@ -64,16 +64,20 @@ def compare(name: str, folder: Path, *, kills: int, rng: random.Random) -> dict[
 
 
 def moments(run: Path, seconds: float, *, kills: int, rng: random.Random) -> list[dict[str, Any]]:
-    """When to kill: in a save, in a validation, and at random moments of the time that a whole run takes."""
+    """When to kill: after some checkpoint, in a save, in a validation, and at random moments of a whole run's time."""
+    published = rng.randrange(1, 9)
     aimed: list[Callable[[], bool]] = [
-        lambda: any(run.glob("checkpoints/.unfinished-*/*")),
-        (run / "validating").exists,
+        lambda: published_in(run) >= published,
+        _nth(lambda: any(run.glob("checkpoints/.unfinished-*/*")), rng.randrange(4)),
+        _nth((run / "validating").exists, rng.randrange(3)),
     ]
-    skips = [rng.randrange(6) for _ in aimed]
-    found = [{"kill_when": _nth(test, skip)} for test, skip in zip(aimed, skips, strict=True)]
-    found += [{"kill_after": rng.uniform(0.2, seconds)} for _ in range(kills - len(found))]
-    rng.shuffle(found)
-    return found[:kills]
+    found: list[dict[str, Any]] = [{"kill_when": test} for test in aimed[:kills]]
+    return found + [{"kill_after": rng.uniform(0.2, seconds)} for _ in range(kills - len(found))]
+
+
+def published_in(run: Path) -> int:
+    lineage = run / "lineage.jsonl"
+    return lineage.read_text().count('"event": "checkpoint"') if lineage.is_file() else 0
 
 
 def _nth(test: Callable[[], bool], skip: int) -> Callable[[], bool]:

@@ -154,14 +154,34 @@ def test_data_that_cannot_be_resumed_is_refused(source: Any, message: str) -> No
         order.steps(0)
 
 
-def test_validation_is_replayed_where_it_shuffles() -> None:
-    def drawn(dataset: Any) -> list[Any]:
-        return [part.tolist() for part in dataset.as_numpy_iterator()]
+@pytest.mark.parametrize("steps", [None, 2])
+def test_validation_is_replayed_where_it_shuffles(steps: int | None) -> None:
+    def make() -> tf.data.Dataset:
+        dataset = tf.data.Dataset.range(30).shuffle(30).batch(10)
+        return dataset.repeat() if steps else dataset
 
-    def make(seed: int) -> tf.data.Dataset:
-        return tf.data.Dataset.range(30).shuffle(30).batch(10)
+    def drawn(validation: Validation, epoch: int) -> list[Any]:
+        adapter = validation.data(epoch, done=epoch)
+        iterator = iter(adapter.get_tf_dataset())
+        return [next(iterator).numpy().tolist() for _ in range(adapter.num_batches)]
 
-    unbroken = Validation(make, seed=4)
-    seen = [drawn(unbroken.data(epoch, done=epoch)) for epoch in range(3)]
-    assert drawn(Validation(make, seed=4).data(2, done=2)) == seen[2]
+    def fresh() -> Validation:
+        return Validation(make, 4, tf.distribute.get_strategy(), steps)
+
+    unbroken = fresh()
+    seen = [drawn(unbroken, epoch) for epoch in range(3)]
+    assert len(seen[0]) == (steps or 3)
+    assert drawn(fresh(), 2) == seen[2]
     assert seen[0] != seen[1]
+
+
+def test_validation_that_never_ends_is_refused() -> None:
+    endless = tf.data.Dataset.range(3).shuffle(3).repeat()
+    with pytest.raises(UsageError, match=r"data\.validation never ends: set fit\.validation_steps"):
+        Validation(endless, 0, tf.distribute.get_strategy()).data(0, done=0)
+
+
+def test_a_stream_is_not_cut_inside_an_execution() -> None:
+    order = Order(endless, Feeding(steps_per_epoch=10, steps_per_execution=4), tf.distribute.get_strategy())
+    with pytest.raises(UsageError, match="steps_per_epoch=10 is no multiple of steps_per_execution=4"):
+        order.begin(0, 0)

@@ -7,6 +7,7 @@ Canonical names
     optimizer/<role>/<variable path>    slot variables (role = momentum, velocity, average, gradient_accumulator, ...)
     optimizer/vars/<n>                  variables of an optimizer that the source does not name
     optimizer/loss_scale/<name>         what a LossScaleOptimizer adds around its inner optimizer
+    beside/<attribute>/...              an optimizer that the model keeps beside its own, names as in optimizer/
     seeds/<layer path>/<name>           seed generators of layers
     metrics/<variable path>             accumulators of the epoch in progress
     callbacks/..., rng/...              arrays held by callbacks, random number generators

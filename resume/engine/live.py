@@ -19,6 +19,7 @@ Variable = Any  # keras.Variable or tf.Variable: both have assign() and numpy()
 
 # Lists of an optimizer that hold something else than one slot a trainable variable.
 _SCHEMES: weakref.WeakKeyDictionary[keras.Model, names.Scheme] = weakref.WeakKeyDictionary()
+BESIDE = "beside/"
 _NOT_SLOTS = ("_variables", "_trainable_variables", "_inner_optimizers")
 
 
@@ -40,6 +41,9 @@ def of(model: keras.Model) -> Live:
     optimizer = optimizer_of(model)
     if optimizer is not None:
         named += _optimizer(optimizer, owners)
+    for attribute, other in other_optimizers(model).items():
+        prefix = f"{BESIDE}{attribute}/"
+        named += _plain_optimizer(other, owners, prefix=prefix, slots=prefix)
     named += _metrics(model, known={id(v) for _, v in named})
     named += rng.variables().items()
     unique = names.unique([name for name, _ in named])
@@ -71,13 +75,11 @@ def optimizer_of(model: keras.Model) -> Any:
     return getattr(model, "optimizer", None)
 
 
-def other_optimizers(model: keras.Model) -> list[str]:
-    """Optimizers that a model's own training step keeps beside `model.optimizer`; their state is not captured."""
+def other_optimizers(model: keras.Model) -> dict[str, Any]:
+    """By attribute, the optimizers that a model's own training step keeps beside `model.optimizer` (a GAN's, say)."""
     mine = optimizer_of(model)
     held = vars(model).items()
-    return [
-        f"model.{name}" for name, o in held if isinstance(o, keras.optimizers.Optimizer) and o is not mine
-    ]
+    return {name: o for name, o in held if isinstance(o, keras.optimizers.Optimizer) and o is not mine}
 
 
 def value(variable: Variable) -> np.ndarray[Any, Any]:
@@ -105,20 +107,23 @@ def _model(model: keras.Model) -> Iterator[tuple[str, Variable]]:
     paths = [f"{layer.path or layer.name}/{name}" for layer, name, _ in owned]
     for name, (_, _, v) in zip(scheme.canonical(paths), owned, strict=True):
         yield f"seeds/{name}", v
-    listed = [*ours, *model.metrics_variables, *getattr(optimizer_of(model), "variables", [])]
+    optimizers = [optimizer_of(model), *other_optimizers(model).values()]
+    listed = [*ours, *model.metrics_variables, *(v for o in optimizers for v in getattr(o, "variables", []))]
     yield from _untracked(
         layers, scheme, known={id(v) for one in listed for v in (one, getattr(one, "_value", one))}
     )
 
 
 def _scheme(model: keras.Model) -> names.Scheme:
-    """As a file of this model would give it; for a model that has no config, from its layers. Found once a model."""
+    """As a file of this model would give it; for a model whose config lists no layers, from its layers themselves."""
     if model not in _SCHEMES:
         try:
-            scheme = names.Scheme.of(keras.saving.serialize_keras_object(model))
+            config = keras.saving.serialize_keras_object(model)
         except (NotImplementedError, TypeError, ValueError, AttributeError):
-            scheme = names.Scheme(None, frozenset())
-        if not scheme.places:
+            config = {}
+        if isinstance(config.get("config"), dict) and config["config"].get("layers"):
+            scheme = names.Scheme.of(config)
+        else:
             layers = model._flatten_layers(include_self=False)
             auto = names.automatic((type(layer).__name__, layer.name) for layer in layers)
             scheme = names.Scheme(model.name, auto)
@@ -188,13 +193,15 @@ def _optimizer(optimizer: Any, owners: Mapping[int, str]) -> list[tuple[str, Var
     return own
 
 
-def _plain_optimizer(optimizer: Any, owners: Mapping[int, str], *, prefix: str) -> list[tuple[str, Variable]]:
+def _plain_optimizer(
+    optimizer: Any, owners: Mapping[int, str], *, prefix: str, slots: str = "optimizer/"
+) -> list[tuple[str, Variable]]:
     belongs = _slots(optimizer)
     out = []
     for variable in _deduplicated(optimizer._variables):
         role, owner = belongs.get(id(variable), (None, None))
         if role is not None and id(owner) in owners:
-            out.append((f"optimizer/{role}/{owners[id(owner)]}", variable))
+            out.append((f"{slots}{role}/{owners[id(owner)]}", variable))
         else:
             out.append((prefix + _scalar(optimizer, variable), variable))
     return out

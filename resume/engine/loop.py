@@ -12,7 +12,7 @@ import keras
 
 from resume import drift, lineage, lock, rundir
 from resume.continuity import Finding
-from resume.engine import capture, live, restore, rng
+from resume.engine import capture, restore, rng
 from resume.engine.attempt import Attempt
 from resume.engine.data import Order
 from resume.engine.job import Built, Job, Origin, Outcome
@@ -95,12 +95,9 @@ def _prepare(job: Job, origin: Origin) -> Attempt:
     if origin.state is not None:
         drift.demand(findings, prefer=job.prefer, source=origin.name)
     rate = _rate(model)
-    others = live.other_optimizers(model)
-    if others:
-        job.say(
-            f"not kept in checkpoints: {', '.join(others)}; a run of this model cannot be resumed exactly"
-        )
-    absent = (*built.unheld, *others)
+    if origin.state is not None:
+        restore.build_beside(model, origin.state)
+    absent = built.unheld
     proof = restore.restore(model, origin.state, accept=job.accept, absent=absent) if origin.state else None
     if proof is not None:
         proof.demand(source=origin.name)

@@ -51,6 +51,20 @@ def restore(
     )
 
 
+def build_beside(model: keras.Model, state: TrainState) -> None:
+    """Build the optimizers that a model keeps beside its own for the variables that they had slots for.
+
+    They are built in their first step otherwise, and would then start fresh.
+    """
+    found = live.of(model).variables
+    for attribute, optimizer in live.other_optimizers(model).items():
+        prefix = f"{live.BESIDE}{attribute}/"
+        slots = [n.removeprefix(prefix).split("/", 1) for n in state.specs if n.startswith(prefix)]
+        owners = list(dict.fromkeys(f"model/{part[1]}" for part in slots if len(part) == 2))
+        if owners and not optimizer.built and all(owner in found for owner in owners):
+            optimizer.build([found[owner] for owner in owners])
+
+
 def reassert(model: keras.Model, state: TrainState, *, accept: Sequence[str] = ()) -> None:
     """Put back what has been changed since the restore (by a callback's on_train_begin, say); generators too."""
     variables = live.of(model).variables
@@ -145,21 +159,19 @@ def _by_address(model: keras.Model, state: TrainState, found: live.Live) -> dict
 
 def _by_shift(state: TrainState, found: live.Live) -> dict[str, str]:
     """Saved name -> live name where Keras's counters differ by one constant a kind of layer, and by nothing else."""
-    saved = [n for n in state.specs if n.startswith("model/")]
-    lives = [n for n in found.variables if n.startswith("model/")]
-    if len(saved) != len(lives):
-        return {}
-    every = frozenset(part for name in (*saved, *lives) for part in name.split("/"))
-    pairs = dict(zip(names.canonical(saved, root=None, auto=every), saved, strict=True))
-    matched = {
-        pairs[c]: name
-        for c, name in zip(names.canonical(lives, root=None, auto=every), lives, strict=True)
-        if c in pairs
-    }
-    if len(matched) != len(lives) or not _constant_shift(matched):
+    saved, lives = _recounted(state.specs), _recounted(found.variables)
+    matched = {old: lives[name] for name, old in saved.items() if name in lives}
+    if not len(matched) == len(saved) == len(lives) or not _constant_shift(matched):
         return {}
     bare = {s.removeprefix("model/"): n.removeprefix("model/") for s, n in matched.items()}
     return matched | _slots_renamed(state, bare)
+
+
+def _recounted(named: Iterable[str]) -> dict[str, str]:
+    """Names of the model's variables with every number counted from 0 -> the names as they are."""
+    held = [n for n in named if n.startswith("model/") and REPLICA not in n]
+    every = frozenset(part for name in held for part in name.split("/"))
+    return dict(zip(names.canonical(held, root=None, auto=every), held, strict=True))
 
 
 def _constant_shift(matched: Mapping[str, str]) -> bool:
@@ -173,12 +185,14 @@ def _constant_shift(matched: Mapping[str, str]) -> bool:
 
 
 def _slots_renamed(state: TrainState, bare: Mapping[str, str]) -> dict[str, str]:
+    """Slots by their owners' new names: optimizer/<role>/<owner>, beside/<attribute>/<role>/<owner>."""
     out = {}
     for name in state.specs:
-        head, _, rest = name.partition("/")
-        role, _, owner = rest.partition("/")
-        if head == "optimizer" and owner in bare:
-            out[name] = f"optimizer/{role}/{bare[owner]}"
+        parts = name.split("/")
+        depth = {"optimizer": 2, "beside": 3}.get(parts[0], len(parts))
+        owner = "/".join(parts[depth:])
+        if owner in bare:
+            out[name] = "/".join([*parts[:depth], bare[owner]])
     return out
 
 

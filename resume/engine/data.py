@@ -267,6 +267,10 @@ class Validation:
         steps = self.steps or (length if length >= 0 else None)
         if steps is None and length == tf.data.INFINITE_CARDINALITY:
             raise UsageError("data.validation never ends: set fit.validation_steps.")
+        # A prefetch that tf.data adds by itself may run into the next repetition, which draws another order, or not.
+        options = tf.data.Options()
+        options.experimental_optimization.inject_prefetch = False
+        dataset = dataset.with_options(options)
         for _ in range(self._passed, done):
             for _ in itertools.islice(dataset, steps):
                 pass

@@ -14,6 +14,7 @@ from resume.errors import DriftError
 
 _FRESH = "\nAnother class of optimizer cannot take over the state; for a fresh one: 'checkpoint.accept=[optimizer]'"
 
+_SHOWN = 8  # another architecture differs in every layer: the first ones say so
 PREFER = ("checkpoint", "config")
 
 # Of a serialised layer: names, places in Keras's modules and wiring; what is left is what it computes.
@@ -76,7 +77,8 @@ def _shown(value: Any) -> str:
 
 
 def lines(findings: Sequence[Finding]) -> list[str]:
-    return [f"{f.name}: {f.saved} saved -> {f.found} configured" for f in findings]
+    shown = [f"{f.name}: {f.saved} saved -> {f.found} configured" for f in findings[:_SHOWN]]
+    return shown + ([f"... and {len(findings) - _SHOWN} more"] if len(findings) > _SHOWN else [])
 
 
 def demand(findings: Sequence[Finding], *, prefer: str | None, source: str) -> None:

@@ -16,6 +16,7 @@ _COMMANDS = {
     "train": "train a run, or continue it: the same command after every kill",
     "list": "the checkpoints of a run",
     "inspect": "what a checkpoint or a model file holds",
+    "diff": "where two of them differ: settings, position, every array",
     "verify": "re-read every digest of a checkpoint, or of a run and its lineage",
 }
 _PATHS = ("ckpt", "run_dir")

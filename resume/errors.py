@@ -9,10 +9,13 @@
   x NoCheckpointError         4   a run directory that has checkpoints, none of them whole
   x RunInUseError             5   another process trains in this run directory
 
+`resume diff` exits as diff(1) does: 0 for equal sources, 1 for different ones, 2 for trouble.
+
 A message is one to three lines: what, where (file, path of the variable), saved -> found, what to type next.
 """
 
 EXIT_COMPLETED = 0
+EXIT_DIFFERENT = 1  # of `resume diff` only
 
 
 class ResumeError(Exception):

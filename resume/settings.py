@@ -74,12 +74,17 @@ class Settings:
     name: str = "digits"
     run_dir: str = "runs/${name}"
     ckpt: str | None = None
+    flavour: str = "auto"  # the Keras to continue in: of the source's birth; "keras" (3) or "tf_keras" (2)
     seed: int = 0
     deterministic: bool = False
     dtype_policy: str | None = None
     model: Node | None = None
     compile: dict[str, Any] = field(default_factory=dict)  # Model.compile's; absent: as the source has it
     custom_objects: dict[str, str | None] = field(default_factory=dict)  # name -> import path
+    trust: str = "config"  # of what a source names: "none", "config" (what custom_objects names), "code"
+    trusted_modules: list[str] = field(
+        default_factory=list
+    )  # under trust=code: prefixes of modules to import
     data: DataSettings = field(default_factory=DataSettings)
     fit: FitSettings = field(default_factory=FitSettings)
     callbacks: dict[str, Node | None] = field(default_factory=dict)
@@ -108,6 +113,8 @@ _AT_LEAST = {
     "cluster.exit_code": 1,
 }
 _ONE_OF: dict[str, tuple[Any, ...]] = {
+    "flavour": ("auto", "keras", "tf_keras"),
+    "trust": ("none", "config", "code"),
     "fit.verbose": ("auto", 0, 1, 2),
     "checkpoint.prefer": (None, "config", "checkpoint"),
     "devices.kind": ("auto", "cpu"),
@@ -237,6 +244,11 @@ def _complaints(settings: Settings) -> Iterator[str]:
         if value not in allowed or isinstance(value, bool):
             names = ", ".join("null" if name is None else str(name) for name in allowed)
             yield f"{key}: {value!r} is none of {names}{_origin(key)}."
+    for module in settings.trusted_modules:
+        if not all(part.isidentifier() for part in module.split(".")):
+            yield f"trusted_modules: {module!r} is no name of a module{_origin('trusted_modules')}."
+    if settings.trusted_modules and settings.trust != "code":
+        yield f"trusted_modules: are imported under trust=code only, and trust is {settings.trust}{_origin('trust')}."
     if settings.ckpt == "":
         yield f"ckpt: empty{_origin('ckpt')}. Name a file, or leave it out."
     if not _is_frequency(settings.fit.validation_freq):

@@ -7,6 +7,8 @@ Canonical names
     optimizer/<role>/<variable path>    slot variables (role = momentum, velocity, average, gradient_accumulator, ...)
     optimizer/vars/<n>                  variables of an optimizer that the source does not name
     optimizer/loss_scale/<name>         what a LossScaleOptimizer adds around its inner optimizer
+    optimizer/hyper/<name>              hyperparameters that Keras 2's legacy optimizers keep as variables
+    optimizer/unused/<n>                what standalone Keras stored without ever reading it
     beside/<attribute>/...              an optimizer that the model keeps beside its own, names as in optimizer/
     seeds/<layer path>/<name>           seed generators of layers
     metrics/<variable path>             accumulators of the epoch in progress
@@ -28,6 +30,7 @@ import xxhash
 ITERATION = "optimizer/iteration"
 LEARNING_RATE = "optimizer/learning_rate"
 REPLICA = "@replica"
+_NOT_ROLES = ("loss_scale", "inner", "hyper", "unused")
 NUMBERED = "vars"  # in the place of a role, where a source numbers the slots
 
 _NUMPY_DTYPES = {
@@ -107,30 +110,38 @@ class OptimizerInfo:
 
     class_name: str
     config: Mapping[str, Any]
+    legacy: bool = False  # of Keras 2's older kind (tf.keras.optimizers.legacy), or of standalone Keras
 
     @property
     def inner(self) -> OptimizerInfo:
         wrapped = self.config.get("inner_optimizer")
         if self.class_name != "LossScaleOptimizer" or not isinstance(wrapped, Mapping):
             return self
-        return OptimizerInfo(str(wrapped.get("class_name")), wrapped.get("config") or {})
+        return OptimizerInfo(str(wrapped.get("class_name")), wrapped.get("config") or {}, self.legacy)
 
 
 @dataclass(frozen=True)
 class TrainState:
     """All that influences the next step, as one source holds it."""
 
-    format: str  # "native", "h5", "keras"
+    format: str  # "native", "h5", "keras", "weights_h5", "savedmodel", "tf_checkpoint", "backup"
     path: Path
     arrays: Arrays
     model_config: Mapping[str, Any] | None = None  # Keras's serialised object: class_name, config, ...
     compile_config: Mapping[str, Any] | None = None
     optimizer: OptimizerInfo | None = None
     keras_version: str | None = None
+    flavour: str | None = (
+        None  # "keras" (3) or "tf_keras" (1 and 2): where it was born; None where nothing tells
+    )
     epoch: int | None = None  # epochs completed
     batch: int | None = None  # batches of the epoch in progress that are already applied
     progress: Mapping[str, Any] = field(default_factory=dict)  # native only, as resume.plain encodes it
     raw_names: Mapping[str, str] = field(default_factory=dict)  # canonical name -> the name in the file
+    places: Mapping[str, str] = field(
+        default_factory=dict
+    )  # canonical name -> position, where a format keeps one
+    unheld: tuple[str, ...] = ()  # names, or their beginnings, that this kind of source never holds
     notes: tuple[str, ...] = ()  # what a reader had to derive or assume, in plain words
 
     @property
@@ -170,6 +181,6 @@ def is_slot(name: str, spec: Spec) -> bool:
     Of the numbered ones (`optimizer/vars/<n>`, where a source names none) those with a shape: the others are counters.
     """
     parts = name.split("/")
-    if parts[0] != "optimizer" or len(parts) < 3 or parts[1] in ("loss_scale", "inner"):
+    if parts[0] != "optimizer" or len(parts) < 3 or parts[1] in _NOT_ROLES:
         return False
     return parts[1] != NUMBERED or spec.shape != ()

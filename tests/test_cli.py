@@ -32,7 +32,13 @@ def test_help(word: str, capsys: Captured) -> None:
     assert code(word) == 0
     out, err = capsys.readouterr()
     assert out.startswith("usage: python -m resume COMMAND [arguments]")
-    assert [line.split()[0] for line in out.splitlines()[2:]] == ["train", "list", "inspect", "verify"]
+    assert [line.split()[0] for line in out.splitlines()[2:]] == [
+        "train",
+        "list",
+        "inspect",
+        "diff",
+        "verify",
+    ]
     assert err == ""
 
 
@@ -49,7 +55,7 @@ def test_unknown_command(word: str, capsys: Captured) -> None:
     assert "usage: " in err
 
 
-@pytest.mark.parametrize("word", ["list", "inspect", "verify"])
+@pytest.mark.parametrize("word", ["list", "inspect", "diff", "verify"])
 def test_help_and_usage_of_each_command(word: str, capsys: Captured) -> None:
     assert code(word, "--help") == 0
     assert capsys.readouterr().out.startswith(f"usage: resume {word} ")

@@ -125,3 +125,12 @@ def test_config_dir_of_a_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "resume" / "conf").mkdir(parents=True)
     monkeypatch.setattr(settings, "__file__", str(tmp_path / "resume" / "settings.py"))
     assert settings.config_dir() == tmp_path / "resume" / "conf"
+
+
+def test_trust_is_spelled_out() -> None:
+    assert (validate().trust, validate().trusted_modules) == ("config", [])
+    found = validate(trust="code", trusted_modules=["my.layers", "theirs"])
+    assert found.trusted_modules == ["my.layers", "theirs"]
+    assert message(trust="all") == "trust: 'all' is none of none, config, code."
+    assert "no name of a module" in message(trust="code", trusted_modules=["my/layers"])
+    assert "under trust=code only" in message(trusted_modules=["my.layers"])

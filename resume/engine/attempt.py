@@ -20,7 +20,7 @@ import tensorflow as tf
 from resume import lineage, logs, rundir
 from resume.continuity import Proof
 from resume.engine import callbacks as run_callbacks
-from resume.engine import capture, memory, restore, rng
+from resume.engine import capture, feed, flavour, memory, restore, rng
 from resume.engine.callbacks import Hooks, OwnLog, RunCallbacks
 from resume.engine.data import Order, Validation
 from resume.engine.job import Job, Origin, Outcome
@@ -90,12 +90,13 @@ class Attempt:
         lineage.reconcile(run)
         before = lineage.attempts(lineage.read(run))
         self.number = len(before) + 1
-        self.named = run_callbacks.checked(self.job.callbacks())
+        self.born = flavour.of(self.model)
+        self.named = run_callbacks.checked(self.job.callbacks(self.born), self.born)
         made = memory.snapshot(self.named)
         self._rewind(before)
         self._record()
         self._announce()
-        self.callbacks = RunCallbacks(
+        self.callbacks = RunCallbacks.of(
             self.named.values(),
             model=self.model,
             hooks=Hooks(self._began, self._epoch_begun, self._step_done, self._epoch_done),
@@ -145,7 +146,7 @@ class Attempt:
             host=socket.gethostname(),
             pid=os.getpid(),
             devices=self.job.devices,
-            versions={"tensorflow": tf.__version__, "keras": keras.__version__},
+            versions={"tensorflow": tf.__version__, self.born: flavour.library(self.born).__version__},
             files=self.files_before,
         )
 
@@ -210,15 +211,16 @@ class Attempt:
         for note in self._new_notes():
             self.job.say(note)
         before = self.epoch
-        self.model.fit(
-            part.adapter,
-            initial_epoch=before,
-            epochs=before + 1,
-            callbacks=self.callbacks,
-            verbose=self.job.verbose,
-            validation_data=self._validation_data(),
-            **self.job.validation_args,
-        )
+        validation = feed.validation_arguments(self._validation_data(), self.born)
+        with feed.handed(part.adapter, self.born) as data:
+            self.model.fit(
+                **data,
+                initial_epoch=before,
+                epochs=before + 1,
+                callbacks=self.callbacks,
+                verbose=self.job.verbose,
+                **{**self.job.validation_args, **validation},
+            )
 
     def _new_notes(self) -> list[str]:
         notes, self.order.notes = self.order.notes, []
@@ -239,13 +241,14 @@ class Attempt:
         epoch_logs = results if results.keys() == self.batch_logs.keys() else dict(self.batch_logs)
         data, args = self._validation_data(), self.job.validation_args
         if data is not None:
-            x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+            given = feed.validation_arguments(data, self.born)
+            x, y, weight = keras.utils.unpack_x_y_sample_weight(given["validation_data"])
             results = self.model.evaluate(
                 x=x,
                 y=y,
                 sample_weight=weight,
                 batch_size=args.get("validation_batch_size") or args.get("batch_size"),
-                steps=args.get("validation_steps"),
+                steps=given.get("validation_steps", args.get("validation_steps")),
                 callbacks=self.callbacks,
                 return_dict=True,
                 verbose=self.job.verbose,
@@ -320,7 +323,7 @@ class Attempt:
         }
 
     def _finish(self) -> None:
-        if isinstance(self.model.optimizer, keras.optimizers.Optimizer):
+        if hasattr(self.model.optimizer, "finalize_variable_values"):
             self.model.optimizer.finalize_variable_values(self.model.trainable_weights)
         self.callbacks.finish(self.epoch_logs)
         self.own_log.close()
@@ -335,8 +338,9 @@ class Attempt:
 
     def _export(self) -> None:
         """The finished model: averaged or best weights are in no checkpoint, as training could not go on from them."""
-        target = self.job.run_dir / "model.keras"
-        begun = target.with_name(".unfinished-model.keras")
+        # tf_keras leaves a legacy optimizer's state out of `.keras`, and nothing out of `.h5`.
+        target = self.job.run_dir / ("model.keras" if self.born == flavour.KERAS else "model.h5")
+        begun = target.with_name(f".unfinished-{target.name}")
         try:
             self.model.save(begun)
             begun.replace(target)
@@ -368,7 +372,7 @@ def _reason(error: BaseException) -> str:
 @contextlib.contextmanager
 def _averages_held_back(optimizer: Any) -> Iterator[None]:
     """Keep `fit` from overwriting the weights with their averages at the end of every epoch."""
-    if optimizer is None:
+    if not hasattr(optimizer, "finalize_variable_values"):
         yield
         return
     optimizer.finalize_variable_values = lambda variables: None
@@ -381,6 +385,9 @@ def _averages_held_back(optimizer: Any) -> Iterator[None]:
 @contextlib.contextmanager
 def _built_already(model: keras.Model) -> Iterator[None]:
     """Under a strategy, `fit` draws a batch just to build the model, which is built: that batch would be lost."""
+    if flavour.of(model) == flavour.TF_KERAS:  # which draws none
+        yield
+        return
     object.__setattr__(model, "_maybe_symbolic_build", lambda iterator=None, data_batch=None: None)
     try:
         yield

@@ -6,17 +6,21 @@ import functools
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 from hydra.errors import HydraException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
+from keras.src.legacy.saving import saving_options, saving_utils
 
+from resume.engine import flavour, lambdas, revival, rng, trusted
 from resume.engine.callbacks import without_double_board
 from resume.engine.job import Built
 from resume.errors import SourceError, UsageError
+from resume.formats import trust
+from resume.formats.trust import Trust
 from resume.settings import Settings
 from resume.state import TrainState
 
@@ -51,9 +55,10 @@ def node(config: Any, name: str, *, partial: bool = False) -> Any:
         raise UsageError(f"{name}: {config.get('_target_')}: {type(root).__name__}: {root}") from error
 
 
-def callbacks(nodes: Mapping[str, Any]) -> dict[str, Any]:
-    """Callbacks by their names in the configuration."""
-    made = {name: node(config, f"callbacks.{name}") for name, config in nodes.items() if config is not None}
+def callbacks(nodes: Mapping[str, Any], born: str = flavour.KERAS) -> dict[str, Any]:
+    """Callbacks by their names in the configuration; Keras's own are those of the flavour."""
+    named = flavour.spelled(nodes, born).items()
+    made = {name: node(config, f"callbacks.{name}") for name, config in named if config is not None}
     return without_double_board(made, shipped="tensorboard")
 
 
@@ -63,31 +68,68 @@ def model_builder(settings: Settings, custom: Mapping[str, Any]) -> Callable[[Tr
     With `checkpoint.prefer=checkpoint`, the source's model and optimizer hold wherever it has them.
     """
 
+    allowed = Trust(settings.trust, tuple(settings.trusted_modules), frozenset(custom))
+
     def build(state: TrainState | None) -> Built:
-        if settings.dtype_policy:
-            keras.config.set_dtype_policy(settings.dtype_policy)
-        keras.utils.set_random_seed(settings.seed)
+        born = _awake(settings, state)
+        here = trusted.here(allowed)
+        objects = trusted.objects(state, custom, allowed)
         overruled = settings.checkpoint.prefer == "checkpoint" and state is not None
-        with keras.saving.custom_object_scope(dict(custom)):
+        with flavour.custom_objects(objects):
             from_source = settings.model is None or (
                 overruled and state is not None and state.model_config is not None
             )
-            model = model_of(state, custom) if from_source else node(settings.model, "model")
-            if not isinstance(model, keras.Model):
-                raise UsageError(f"model: {type(model).__name__} is not a keras.Model.")
-            given = {} if overruled else _given(settings.compile)
-            compiled = compile_model(model, given, state)
+            model = (
+                model_of(state, objects, born=born, allowed=here)
+                if from_source
+                else node(settings.model, "model")
+            )
+            check_model(model, born if state is not None or settings.flavour != "auto" else None)
+            given = {} if overruled else _given(settings.compile, flavour.of(model))
+            compiled = compile_model(model, given, state, allowed=here)
             return Built(model, from_source, compiled.optimizer_from_source, compiled.unheld)
 
     return build
 
 
-def _given(compile_settings: Mapping[str, Any]) -> dict[str, Any]:
+def _awake(settings: Settings, state: TrainState | None) -> str:
+    """The flavour to build in; its library imported, its seeds and policy set before any layer is made."""
+    born = flavour.chosen(settings.flavour, state)
+    if settings.model is not None:
+        target(settings.model, "model")  # the user's module may import tf_keras
+    flavour.library(born)
+    rng.seed_libraries(settings.seed)
+    if settings.dtype_policy:
+        flavour.set_policy(settings.dtype_policy)
+    return born
+
+
+def target(config: Mapping[str, Any], name: str) -> None:
+    """Import what a node names, without calling it."""
+    try:
+        get_object(str(config["_target_"]))
+    except Exception as error:
+        raise UsageError(f"{name}: {config['_target_']}: {type(error).__name__}: {error}") from error
+
+
+def check_model(model: Any, born: str | None) -> None:
+    """Raise UsageError for what is no Keras model, and for one of another generation than `born`."""
+    if not isinstance(model, flavour.kinds("Model")):
+        raise UsageError(f"model: {type(model).__name__} is not a keras.Model.")
+    if born is not None and flavour.of(model) != born:
+        raise UsageError(
+            f"model: a {flavour.of(model)} model, and this run continues in {born}, where its source was born. Build "
+            f"the model with {born}, or move the source: python -m resume convert SOURCE TARGET."
+        )
+
+
+def _given(compile_settings: Mapping[str, Any], born: str) -> dict[str, Any]:
+    settings = flavour.spelled(compile_settings, born)
     return {
         name: node(value, f"compile.{name}")
         if isinstance(value, Mapping) and "_target_" in value
         else _nested(value)
-        for name, value in compile_settings.items()
+        for name, value in settings.items()
         if value is not None
     }
 
@@ -99,19 +141,32 @@ def _nested(value: Any) -> Any:
     return [_nested(item) for item in value] if isinstance(value, list) else value
 
 
-def model_of(state: TrainState | None, custom: Mapping[str, Any]) -> keras.Model:
+def model_of(
+    state: TrainState | None,
+    custom: Mapping[str, Any],
+    *,
+    born: str = flavour.KERAS,
+    allowed: Trust | None = None,
+) -> Any:
     """The model as the source's own config describes it, built, not compiled, its weights not yet the source's."""
     if state is None:
         raise UsageError("no model: name one (model=...), or a source that has one (+ckpt=...).")
     if state.model_config is None:
         raise SourceError(f"{state.path}: holds no model. Name the one it was trained with (model=...).")
-    demand_objects(state, custom)
+    allowed = allowed or trusted.here(Trust())
+    trust.demand(state, replace(allowed, named=allowed.named | frozenset(custom) - allowed.registered.keys()))
     try:
-        if state.format == "h5":
-            known = {**_operations(state.model_config), **custom}
-            return keras.models.load_model(str(state.path), custom_objects=known, compile=False)
-        config = {k: v for k, v in state.model_config.items() if k != "compile_config"}
-        return keras.saving.deserialize_keras_object(config, custom_objects=dict(custom))
+        if born == flavour.TF_KERAS:
+            with trusted.safety(born, allowed):
+                return revival.model(state, custom)
+        config = lambdas.named(state.model_config, custom)
+        config.pop("compile_config", None)
+        if "module" in config:
+            with trusted.safety(born, allowed):
+                return keras.saving.deserialize_keras_object(config, custom_objects=dict(custom))
+        known = {**_operations(config), **custom}
+        with saving_options.keras_option_scope(use_legacy_config=True), trusted.safety(born, allowed):
+            return saving_utils.model_from_config(config, custom_objects=known)
     except (TypeError, ValueError, KeyError, AttributeError, ImportError) as error:
         raise _unbuildable(state, error) from error
 
@@ -139,57 +194,6 @@ def _unbuildable(state: TrainState, error: Exception) -> UsageError:
     )
 
 
-def demand_objects(state: TrainState, custom: Mapping[str, Any]) -> None:
-    """Raises UsageError that lists all custom objects that the source needs and nobody has named.
-
-    Keras would import whatever module the file names for them: what runs is the configuration's to say, never a file's.
-    """
-    configs = (
-        state.model_config,
-        state.compile_config,
-        state.optimizer and {"config": dict(state.optimizer.config)},
-    )
-    _demand(state, configs, custom)
-
-
-def _demand(state: TrainState, configs: Iterable[Any], custom: Mapping[str, Any]) -> None:
-    missing = sorted({name for config in configs for name in unknown_objects(config, custom)})
-    if missing:
-        lines = "\n".join(f"  '+custom_objects.{name}=YOUR.MODULE.{name}'" for name in missing)
-        raise UsageError(
-            f"{state.path}: needs custom objects that the configuration does not name. Add:\n{lines}"
-        )
-
-
-def unknown_objects(config: Any, custom: Mapping[str, Any]) -> set[str]:
-    """Class and function names in a serialised config that neither Keras nor the configuration knows."""
-    if isinstance(config, list | tuple):
-        return {name for item in config for name in unknown_objects(item, custom)}
-    if not isinstance(config, Mapping):
-        return set()
-    found = {name for item in config.values() for name in unknown_objects(item, custom)}
-    kind = config.get("class_name")
-    name = config.get("config") if kind == "function" else kind
-    if isinstance(name, str) and "config" in config and not _known(name, config, custom):
-        found.add(name)
-    return found
-
-
-def _known(name: str, config: Mapping[str, Any], custom: Mapping[str, Any]) -> bool:
-    registered = config.get("registered_name")
-    if name in custom or registered in custom or name in keras.saving.get_custom_objects():
-        return True
-    spelled = [n for n in (name, registered) if isinstance(n, str)]
-    if any(keras.saving.get_registered_object(n) is not None for n in spelled):
-        return True
-    if name.startswith("__") and name != "__lambda__":
-        return True  # Keras's own markers, such as __keras_tensor__
-    module = str(config.get("module") or "").split(".")[0]
-    if config.get("class_name") == "function" or not module:
-        return any(hasattr(place, name) for place in _keras_modules())
-    return module in ("keras", "builtins")
-
-
 @functools.cache
 def _keras_modules() -> list[Any]:
     """Every module of Keras: where it finds its classes and functions when a file names no module."""
@@ -204,19 +208,24 @@ class Compiled:
     ] = ()  # settings that the source's config does not hold: Keras puts its defaults there
 
 
-def compile_model(model: keras.Model, given: Mapping[str, Any], state: TrainState | None) -> Compiled:
+def compile_model(
+    model: keras.Model, given: Mapping[str, Any], state: TrainState | None, *, allowed: Trust | None = None
+) -> Compiled:
     """Compile; what is not given stays as the model or the source has it."""
-    if model.compiled and not given:
+    born, compiled = flavour.of(model), flavour.is_compiled(model)
+    if compiled and not given:
         return Compiled(optimizer_from_source=False)
-    base = source_arguments(state, given) if state is not None else {}
-    if model.compiled and "optimizer" not in base and "optimizer" not in given:
+    base = source_arguments(state, given, born=born, allowed=allowed) if state is not None else {}
+    if compiled and "optimizer" not in base and "optimizer" not in given:
         base = {"optimizer": model.optimizer, **base}
     arguments = {**base, **given}
     if arguments.get("optimizer") is None:
+        lacking = f"{state.path}: holds no settings of an optimizer, and " if state is not None else ""
         raise UsageError(
-            "the model is not compiled: set compile.optimizer (optimizer=adam) and compile.loss."
+            f"{lacking}the model is not compiled: set compile.optimizer (optimizer=adam) and compile.loss."
         )
-    if state is not None and any(n.startswith("optimizer/loss_scale/") for n in state.specs):
+    scaled = state is not None and any(n.startswith("optimizer/loss_scale/") for n in state.specs)
+    if scaled and born == flavour.KERAS:
         arguments["optimizer"] = _scaled(arguments["optimizer"], from_source="optimizer" not in given)
     model.compile(**arguments)
     return Compiled("optimizer" not in given and "optimizer" in base, tuple(_unheld(base.get("loss"))))
@@ -241,12 +250,21 @@ def _scaled(optimizer: Any, *, from_source: bool) -> Any:
     return optimizer if wrapped or not from_source else keras.optimizers.LossScaleOptimizer(optimizer)
 
 
-def source_arguments(state: TrainState, given: Mapping[str, Any]) -> dict[str, Any]:
+def source_arguments(
+    state: TrainState,
+    given: Mapping[str, Any],
+    *,
+    born: str = flavour.KERAS,
+    allowed: Trust | None = None,
+) -> dict[str, Any]:
     """The arguments of `compile` that the source's own config has and the configuration does not give."""
     config = {name: item for name, item in (state.compile_config or {}).items() if name not in given}
-    _demand(state, [config], {})
+    own = () if "optimizer" in given else trust.configs(state)[2:]
+    trust.demand_of(state, [config, *own], allowed or trusted.here(Trust()))
     try:
-        if state.format == "h5":
+        if born == flavour.TF_KERAS:
+            return revival.arguments(state, config, fresh="optimizer" not in given)
+        if state.format == "h5" or "optimizer_config" in config:
             return _legacy_arguments(config, state, fresh="optimizer" not in given)
         arguments: dict[str, Any] = keras.saving.deserialize_keras_object(config)
         return arguments
@@ -277,7 +295,8 @@ def _legacy(value: Any, read: Callable[[Any], Any]) -> Any:
         return [_legacy(item, read) for item in value]
     if isinstance(value, Mapping):
         return read(value) if "class_name" in value else {k: _legacy(v, read) for k, v in value.items()}
-    return value
+    registered = keras.saving.get_registered_object(value) if isinstance(value, str) else None
+    return registered or value  # `package>name`, which `compile` does not know
 
 
 def optimizer_of(class_name: str, config: Mapping[str, Any]) -> Any:

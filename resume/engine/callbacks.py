@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 from keras.src.utils.python_utils import pythonify_logs
 
 from resume import logs
+from resume.engine import flavour
 from resume.errors import UsageError
 
 
@@ -29,20 +29,27 @@ class Hooks:
     epoch_done: Callable[[int, Mapping[str, Any]], None]  # epochs completed, logs
 
 
-class RunCallbacks(keras.callbacks.CallbackList):  # type: ignore[misc]
-    """`skipped`: batches of the epoch in progress that were applied before this attempt; `steps`: all of them."""
+class RunCallbacks:
+    """The run's part of its CallbackList; `of` joins it to the one of the model's Keras.
 
-    def __init__(
-        self,
-        callbacks: Iterable[keras.callbacks.Callback],
-        *,
-        model: keras.Model,
-        hooks: Hooks,
-        epochs: int,
-        steps: int,
-        verbose: int,
-    ) -> None:
-        super().__init__(
+    `skipped`: batches of the epoch in progress that were applied before this attempt; `steps`: all of them.
+    """
+
+    callbacks: list[Any]
+    params: dict[str, Any]
+    set_params: Callable[[dict[str, Any]], None]
+    _history: Any
+    _hooks: Hooks
+    _training = False
+    steps, skipped, mid_epoch = 0, 0, False
+
+    @classmethod
+    def of(
+        cls, callbacks: Iterable[Any], *, model: Any, hooks: Hooks, epochs: int, steps: int, verbose: int
+    ) -> RunCallbacks:
+        keras_list = flavour.library(flavour.of(model)).callbacks.CallbackList
+        joined: Any = type(cls.__name__, (cls, keras_list), {})
+        made: RunCallbacks = joined(
             list(callbacks),
             add_history=True,
             add_progbar=verbose != 0,
@@ -51,48 +58,52 @@ class RunCallbacks(keras.callbacks.CallbackList):  # type: ignore[misc]
             epochs=epochs,
             steps=steps,
         )
-        self._hooks, self._training = hooks, False
-        self.steps, self.skipped, self.mid_epoch = steps, 0, False
+        made._hooks, made.steps = hooks, steps
+        return made
+
+    def _all(self) -> Any:
+        """Keras's own list: what it does, for every callback."""
+        return super()
 
     def on_train_begin(self, logs: Any = None) -> None:
         if not self._training:
             self._training = True
-            super().on_train_begin(logs)
+            self._all().on_train_begin(logs)
             self._hooks.began()
 
     def on_train_end(self, logs: Any = None) -> None:
         """The end of one `fit` call is not the end of the training; `finish` is."""
 
     def finish(self, logs: Mapping[str, Any] | None) -> None:
-        super().on_train_end(logs)
+        self._all().on_train_end(logs)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if self.mid_epoch:
             # Its beginning lies before the checkpoint: a schedule that multiplies the rate must not act twice.
             for callback in self.callbacks:
-                if isinstance(callback, keras.callbacks.ProgbarLogger):
+                if isinstance(callback, flavour.kinds("callbacks.ProgbarLogger")):
                     callback.on_epoch_begin(epoch, logs)
         else:
-            super().on_epoch_begin(epoch, logs)
+            self._all().on_epoch_begin(epoch, logs)
         self._hooks.epoch_begun()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        super().on_train_batch_begin(batch + self.skipped, logs)
+        self._all().on_train_batch_begin(batch + self.skipped, logs)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        super().on_train_batch_end(batch + self.skipped, logs)
+        self._all().on_train_batch_end(batch + self.skipped, logs)
         # With steps_per_execution, Keras names the last batch of a full block even where the epoch ends before it.
         self._hooks.step_done(min(batch + self.skipped + 1, self.steps), logs)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         known = numbers(logs)
-        super().on_epoch_end(epoch, known)
+        self._all().on_epoch_end(epoch, known)
         self.mid_epoch, self.skipped = False, 0
         self._hooks.epoch_done(epoch + 1, known)
 
     def settle(self) -> None:
         """Wait for callbacks that Keras runs beside the training."""
-        self._flush_futures()
+        getattr(self, "_flush_futures", lambda: None)()
 
 
 def numbers(logs: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -100,14 +111,14 @@ def numbers(logs: Mapping[str, Any] | None) -> dict[str, Any]:
     return dict(pythonify_logs(logs))
 
 
-def checked(callbacks: Mapping[str, Any]) -> dict[str, keras.callbacks.Callback]:
-    """The callbacks by name. Raises UsageError for what is no callback, and for Keras's own resumption."""
+def checked(callbacks: Mapping[str, Any], born: str) -> dict[str, Any]:
+    """The callbacks by name. Raises UsageError for Keras's own resumption, and for no callback of this flavour."""
     for name, callback in callbacks.items():
-        if not isinstance(callback, keras.callbacks.Callback):
+        if not isinstance(callback, flavour.library(born).callbacks.Callback):
             raise UsageError(
-                f"callbacks.{name}: {type(callback).__name__} is not a keras.callbacks.Callback."
+                f"callbacks.{name}: {type(callback).__name__} is not a {born}.callbacks.Callback."
             )
-        if isinstance(callback, keras.callbacks.BackupAndRestore):
+        if isinstance(callback, flavour.kinds("callbacks.BackupAndRestore")):
             raise UsageError(
                 f"callbacks.{name}: BackupAndRestore would restore beside this run's own checkpoints. Remove it."
             )
@@ -120,31 +131,31 @@ def without_double_board(callbacks: Mapping[str, Any], *, shipped: str) -> dict[
     return {name: c for name, c in callbacks.items() if name != shipped or boards in ([], [shipped])}
 
 
-def log_folders(callbacks: Iterable[keras.callbacks.Callback]) -> list[Path]:
-    return [Path(c.log_dir) for c in callbacks if isinstance(c, keras.callbacks.TensorBoard)]
+def log_folders(callbacks: Iterable[Any]) -> list[Path]:
+    return [Path(c.log_dir) for c in callbacks if isinstance(c, flavour.kinds("callbacks.TensorBoard"))]
 
 
-def appended_files(callbacks: Iterable[keras.callbacks.Callback]) -> list[Path]:
+def appended_files(callbacks: Iterable[Any]) -> list[Path]:
     """Every file that these callbacks append to, flushed to its present end."""
     held = list(callbacks)
     for callback in held:
         for writer in getattr(callback, "_writers", {}).values() if _is_tensorboard(callback) else ():
             writer.flush()
-    csv = [Path(c.filename) for c in held if isinstance(c, keras.callbacks.CSVLogger)]
+    csv = [Path(c.filename) for c in held if isinstance(c, flavour.kinds("callbacks.CSVLogger"))]
     return logs.event_files(log_folders(held)) + csv
 
 
-def continue_files(callbacks: Iterable[keras.callbacks.Callback]) -> None:
+def continue_files(callbacks: Iterable[Any]) -> None:
     """Let callbacks go on in their files instead of beginning them again. Call before they meet their model."""
     for callback in callbacks:
-        if isinstance(callback, keras.callbacks.CSVLogger):
+        if isinstance(callback, flavour.kinds("callbacks.CSVLogger")):
             callback.append = True
         if _is_tensorboard(callback):
             callback.write_graph = False  # it is in the log already, at step 0
 
 
 def _is_tensorboard(callback: Any) -> bool:
-    return isinstance(callback, keras.callbacks.TensorBoard)
+    return isinstance(callback, flavour.kinds("callbacks.TensorBoard"))
 
 
 class OwnLog:

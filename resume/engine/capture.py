@@ -11,13 +11,13 @@ import keras
 import numpy as np
 
 from resume import plain
-from resume.engine import live
+from resume.engine import flavour, keras2, live
 from resume.state import Arrays, OptimizerInfo, TrainState
 
 
 def capture(model: keras.Model, *, epoch: int, batch: int, progress: Mapping[str, Any]) -> TrainState:
     """The training state now. `progress`: sections of plain values; arrays in them are set aside as `<section>/<n>`."""
-    found = live.of(model)
+    found, born = live.of(model), flavour.of(model)
     arrays = live.diverged({name: live.value(variable) for name, variable in found.variables.items()})
     encoded = {section: _encode(section, item, arrays) for section, item in progress.items()}
     return TrainState(
@@ -27,7 +27,8 @@ def capture(model: keras.Model, *, epoch: int, batch: int, progress: Mapping[str
         model_config=model_config(model),
         compile_config=compile_config(model),
         optimizer=optimizer_info(live.optimizer_of(model)),
-        keras_version=keras.__version__,
+        keras_version=flavour.library(born).__version__,
+        flavour=born,
         epoch=epoch,
         batch=batch,
         progress=encoded,
@@ -58,7 +59,9 @@ def section(state: TrainState, name: str, default: Any = None) -> Any:
 def model_config(model: keras.Model) -> dict[str, Any] | None:
     """The model as Keras serialises it; None for a model that cannot be (its code is the configuration's then)."""
     try:
-        config: dict[str, Any] = keras.saving.serialize_keras_object(model)
+        saving = flavour.library(flavour.of(model)).saving
+        config: dict[str, Any] = saving.serialize_keras_object(model)
+        config.pop("compile_config", None)
         plain.encode(config)
     except (NotImplementedError, TypeError, ValueError, AttributeError):
         return None
@@ -68,6 +71,10 @@ def model_config(model: keras.Model) -> dict[str, Any] | None:
 def compile_config(model: keras.Model) -> dict[str, Any] | None:
     try:
         config: dict[str, Any] | None = model.get_compile_config()
+        if config and flavour.of(model) == flavour.TF_KERAS:
+            # It repeats what compile() was given, and so "adam" without the rate that it has by now.
+            saving = flavour.library(flavour.TF_KERAS).saving
+            config = {**config, "optimizer": saving.serialize_keras_object(model.optimizer)}
         plain.encode(config)
     except (NotImplementedError, TypeError, ValueError, AttributeError):
         return None
@@ -78,9 +85,14 @@ def optimizer_info(optimizer: Any) -> OptimizerInfo | None:
     """Class and hyperparameters; those that JSON cannot hold (callables) as their names."""
     if optimizer is None:
         return None
-    config = keras.saving.serialize_keras_object(optimizer)
+    born = flavour.of(optimizer)
+    config = flavour.library(born).saving.serialize_keras_object(optimizer)
     try:
         plain.encode(config)
     except plain.NotPlainError:
         config = {"class_name": type(optimizer).__name__, "config": {}}
-    return OptimizerInfo(str(config["class_name"]), config["config"])
+    kind = str(config["class_name"]).rpartition(">")[2]
+    legacy = born == flavour.TF_KERAS and keras2.is_legacy(optimizer)
+    return OptimizerInfo(
+        "LossScaleOptimizer" if kind.startswith("LossScaleOptimizer") else kind, config["config"], legacy
+    )

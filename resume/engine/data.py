@@ -20,11 +20,10 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
-from resume.engine import rng
-from resume.engine.feed import Adapter, Batches, Lazy, Window
+from resume.engine import flavour, rng
+from resume.engine.feed import Adapter, Batches, Lazy, Sequenced, Window
 from resume.errors import UsageError
 
 _TRAIN, _VALIDATION = 1, 2
@@ -50,7 +49,7 @@ class Feeding:
 class Pass:
     """One epoch's data from some batch on: what `fit` iterates, and how many batches that is."""
 
-    adapter: DataAdapter
+    adapter: Adapter
     spec: Any  # structure of tf.TensorSpec: one batch
 
 
@@ -316,6 +315,8 @@ def _checked(value: Any, name: str) -> Any:
         )
     if value is None:
         raise UsageError(f"{name} returned None. It must return a tf.data.Dataset, arrays or a PyDataset.")
+    if isinstance(value, flavour.kinds("utils.Sequence")) and flavour.of(value) == flavour.TF_KERAS:
+        return Sequenced(value)
     return _tuples(value) if not isinstance(value, tf.data.Dataset | keras.utils.PyDataset) else value
 
 

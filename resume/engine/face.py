@@ -11,10 +11,12 @@ import keras
 
 from resume import rundir
 from resume.continuity import Proof
-from resume.engine import build, loop, restore
+from resume.engine import build, loop, restore, trusted
+from resume.engine import flavour as flavours
 from resume.engine.data import Feeding
 from resume.engine.job import Built, Job
 from resume.errors import UsageError
+from resume.formats.trust import Trust
 from resume.rundir import Best, Retention
 from resume.schedule import Schedule
 
@@ -23,28 +25,40 @@ def load(
     path: str | os.PathLike[str],
     *,
     custom_objects: Mapping[str, Any] | None = None,
-    model: keras.Model | None = None,
+    model: Any = None,
     accept: Sequence[str] = (),
-) -> tuple[keras.Model, Proof]:
+    flavour: str = "auto",
+    trust: str = "config",
+    trusted_modules: Sequence[str] = (),
+) -> tuple[Any, Proof]:
     """A live, compiled model with its optimizer's state, and the proof that every array is the source's.
 
     `model`: a compiled model to restore into, where the source holds no architecture. `accept`: names that may start
-    fresh. Raises SourceError for a source that cannot be read, ContinuityError when the restored state differs.
+    fresh. `flavour`: "auto" gives the model of the Keras that the source was born in (a keras.Model or a
+    tf_keras.Model). `trust`: what the source may bring to life, "none", "config" or "code" (resume.formats.trust).
+
+    Raises SourceError for a source that cannot be read, ContinuityError when the restored state differs.
 
         model, proof = resume.load("run42.h5")
         assert proof.verdict != "broken" and proof.iterations_restored == 1200
     """
     state, custom = rundir.read(path), dict(custom_objects or {})
+    born = flavours.of(model) if model is not None else flavours.chosen(flavour, state)
+    flavours.library(born)
     absent: tuple[str, ...] = ()
-    with keras.saving.custom_object_scope(custom):
+    allowed = trusted.here(Trust(trust, tuple(trusted_modules), frozenset(custom)))
+    custom = trusted.objects(state, custom, allowed)
+    with flavours.custom_objects(custom):
         if model is None:
-            model = build.model_of(state, custom)
-            if state.optimizer is not None or not model.compiled:
-                absent = build.compile_model(model, {}, state).unheld
+            model = build.model_of(state, custom, born=born, allowed=allowed)
+            if state.optimizer is not None or not flavours.is_compiled(model):
+                absent = build.compile_model(model, {}, state, allowed=allowed).unheld
+    restore.demand_optimizer(state, accept=accept)
     if not model.built:
         raise UsageError("the model is not built: call it on a batch, or give its input shape.")
-    if model.optimizer is not None and not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
+    if getattr(model, "optimizer", None) is not None:
+        loop.build_optimizer(model)
+    restore.demand_sound(model, state, accept=accept)
     proof = restore.restore(model, state, accept=accept, absent=absent, position=False)
     proof.demand(source=str(path))
     return model, proof
@@ -96,7 +110,7 @@ def fit(
             build=lambda state: Built(model),
             train=train,
             validation=validation,
-            callbacks=lambda: _named(callbacks or []),
+            callbacks=lambda born: _named(callbacks or []),
             epochs=epochs,
             verbose=1 if verbose == "auto" else int(verbose),
             validation_args={

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -10,6 +11,8 @@ import numpy as np
 import tensorflow as tf
 from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
+
+from resume.engine import flavour
 
 
 class Lazy:
@@ -67,6 +70,46 @@ class Adapter(DataAdapter):  # type: ignore[misc]
     def on_epoch_end(self) -> None:
         if self._inner is not None:
             self._inner.on_epoch_end()
+
+
+@contextlib.contextmanager
+def handed(adapter: Adapter, born: str) -> Iterator[dict[str, Any]]:
+    """The data arguments of one epoch's `fit`: Keras 3 takes an adapter, tf_keras a distributed dataset and its length.
+
+    tf_keras asks a distributed dataset for one iterator and never for a second: what `Batches` is there for.
+    """
+    if born == flavour.KERAS:
+        yield {"x": adapter}
+        return
+    adapter.on_epoch_begin()
+    try:
+        yield {"x": adapter.get_tf_dataset(), "steps_per_epoch": adapter.num_batches}
+    finally:
+        adapter.on_epoch_end()
+
+
+def validation_arguments(data: Any, born: str) -> dict[str, Any]:
+    """The validation arguments of `fit`; of an adapter, tf_keras takes what is in it."""
+    if born == flavour.TF_KERAS and isinstance(data, Adapter):
+        return {"validation_data": data.get_tf_dataset(), "validation_steps": data.num_batches}
+    return {"validation_data": data}
+
+
+class Sequenced(keras.utils.PyDataset):  # type: ignore[misc]
+    """A Sequence of tf_keras as the PyDataset that Keras 3 has made of it."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._inner[index]
+
+    def on_epoch_end(self) -> None:
+        self._inner.on_epoch_end()
 
 
 class Window(keras.utils.PyDataset):  # type: ignore[misc]

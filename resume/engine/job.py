@@ -35,7 +35,8 @@ class Job:
     build: Callable[[TrainState | None], Built]
     train: Any
     validation: Any = None
-    callbacks: Callable[[], Mapping[str, keras.callbacks.Callback]] = dict
+    callbacks: Callable[[str], Mapping[str, Any]] = lambda born: {}  # of that flavour
+    flavour: str = "auto"  # or "keras", "tf_keras"
     epochs: int = 1
     verbose: int = 1
     validation_args: Mapping[str, Any] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from resume.engine import build, devices
+from resume.engine import build, devices, flavour
 from resume.engine.data import Feeding
 from resume.engine.job import Job, Outcome
 from resume.engine.loop import train
@@ -33,7 +33,7 @@ def run(settings: Settings, *, record: str) -> Outcome:
     print(f"devices: {chosen.description}")
     keras.utils.clear_session()  # names must not depend on what was built before; outside any strategy's scope
     custom = build.custom_objects(settings.custom_objects)
-    with keras.saving.custom_object_scope(custom):
+    with flavour.custom_objects(custom):
         return train(_job(settings, custom, chosen, record))
 
 
@@ -44,7 +44,8 @@ def _job(settings: Settings, custom: dict[str, Any], chosen: devices.Devices, re
         build=build.model_builder(settings, custom),
         train=_function(settings.data.train, "data.train"),
         validation=_function(settings.data.validation, "data.validation"),
-        callbacks=lambda: build.callbacks(settings.callbacks),
+        callbacks=lambda born: build.callbacks(settings.callbacks, born),
+        flavour=settings.flavour,
         epochs=fit.epochs,
         verbose=_verbosity(fit.verbose),
         validation_args={

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from resume import names
-from resume.engine import rng
+from resume.engine import flavour, keras2, rng
 from resume.state import REPLICA
 
 Variable = Any  # keras.Variable or tf.Variable: both have assign() and numpy()
@@ -36,6 +36,15 @@ def of(model: keras.Model) -> Live:
 
     Raises ValueError when the optimizer is not built yet.
     """
+    named = _of_keras2(model) if flavour.of(model) == flavour.TF_KERAS else _of_keras3(model)
+    named += rng.variables().items()
+    unique = names.unique([name for name, _ in named])
+    variables = {name: variable for name, (_, variable) in zip(unique, named, strict=True)}
+    variables |= {f"{name}{REPLICA}{i}": copy for name, v in variables.items() for i, copy in _copies(v)}
+    return Live(variables, {name: _path(v) for name, v in variables.items()})
+
+
+def _of_keras3(model: keras.Model) -> list[tuple[str, Variable]]:
     named = list(_model(model))
     owners = {id(v): name.removeprefix("model/") for name, v in named if name.startswith("model/")}
     optimizer = optimizer_of(model)
@@ -44,12 +53,23 @@ def of(model: keras.Model) -> Live:
     for attribute, other in other_optimizers(model).items():
         prefix = f"{BESIDE}{attribute}/"
         named += _plain_optimizer(other, owners, prefix=prefix, slots=prefix)
-    named += _metrics(model, known={id(v) for _, v in named})
-    named += rng.variables().items()
-    unique = names.unique([name for name, _ in named])
-    variables = {name: variable for name, (_, variable) in zip(unique, named, strict=True)}
-    variables |= {f"{name}{REPLICA}{i}": copy for name, v in variables.items() for i, copy in _copies(v)}
-    return Live(variables, {name: _path(v) for name, v in variables.items()})
+    return named + _metrics(model, known={id(v) for _, v in named})
+
+
+def _of_keras2(model: Any) -> list[tuple[str, Variable]]:
+    weights = keras2.weights(model)
+    named = [(f"model/{name}", v) for name, v in weights]
+    seeds = list(keras2.seeds(model))
+    auto = names.automatic((type(layer).__name__, layer.name) for layer in model._flatten_layers())
+    paths = names.canonical([path for path, _ in seeds], root=model.name, auto=auto)
+    named += [(f"seeds/{path}", v) for path, (_, v) in zip(paths, seeds, strict=True)]
+    if optimizer_of(model) is not None:
+        named += keras2.optimizer_variables(model.optimizer, weights)
+    for attribute, other in other_optimizers(model).items():
+        found = keras2.optimizer_variables(other, weights)
+        named += [(f"{BESIDE}{attribute}/{name.removeprefix('optimizer/')}", v) for name, v in found]
+    known = {id(v) for _, v in named}
+    return named + [(f"metrics/{path}", v) for path, v in keras2.metrics(model) if id(v) not in known]
 
 
 def _copies(variable: Variable) -> Iterator[tuple[int, Variable]]:
@@ -79,7 +99,12 @@ def other_optimizers(model: keras.Model) -> dict[str, Any]:
     """By attribute, the optimizers that a model's own training step keeps beside `model.optimizer` (a GAN's, say)."""
     mine = optimizer_of(model)
     held = vars(model).items()
-    return {name: o for name, o in held if isinstance(o, keras.optimizers.Optimizer) and o is not mine}
+    return {name: o for name, o in held if isinstance(o, optimizer_kinds()) and o is not mine}
+
+
+def optimizer_kinds() -> tuple[Any, ...]:
+    """Of tf_keras, the legacy optimizers share no class with the others."""
+    return (*flavour.kinds("optimizers.Optimizer"), *flavour.kinds("optimizers.legacy.Optimizer"))
 
 
 def value(variable: Variable) -> np.ndarray[Any, Any]:

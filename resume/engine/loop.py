@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from resume import drift, lineage, lock, rundir
 from resume.continuity import Finding
-from resume.engine import capture, restore, rng
+from resume.engine import capture, flavour, keras2, restore, revival, rng
 from resume.engine.attempt import Attempt
 from resume.engine.data import Order
 from resume.engine.job import Built, Job, Origin, Outcome
 from resume.errors import RunInUseError, UsageError
-from resume.formats import native
+from resume.formats import native, trust
+from resume.formats.trust import Trust
 from resume.state import TrainState
 
 
@@ -93,10 +95,12 @@ def _prepare(job: Job, origin: Origin) -> Attempt:
             f"run there:\n  +ckpt={origin.name} run_dir=ANOTHER"
         )
     if origin.state is not None:
+        restore.demand_optimizer(origin.state, accept=job.accept)
         drift.demand(findings, prefer=job.prefer, source=origin.name)
     rate = _rate(model)
     if origin.state is not None:
         restore.build_beside(model, origin.state)
+        restore.demand_sound(model, origin.state, accept=job.accept)
     absent = built.unheld
     proof = restore.restore(model, origin.state, accept=job.accept, absent=absent) if origin.state else None
     if proof is not None:
@@ -112,13 +116,24 @@ def _prepare(job: Job, origin: Origin) -> Attempt:
 def complete(model: keras.Model, spec: Any) -> None:
     """Create every variable that training will use (model, metrics, optimizer), from the shape of one batch."""
     try:
-        model._symbolic_build(data_batch=spec)
+        if flavour.of(model) == flavour.TF_KERAS:
+            keras2.complete(model, spec, tf.distribute.get_strategy())
+        else:
+            model._symbolic_build(data_batch=spec)
     except (RuntimeError, TypeError, ValueError) as error:
         if not model.built:
             raise UsageError(
                 f"the model cannot be built from a batch of data.train ({spec}): {error}"
             ) from error
         # A model with a training step of its own; its metrics are its own too, and exist already.
+        build_optimizer(model)
+
+
+def build_optimizer(model: Any) -> None:
+    """Create the slots of everything that the model trains."""
+    if flavour.of(model) == flavour.TF_KERAS:
+        keras2.build_optimizer(model.optimizer, model.trainable_variables)
+    elif not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
 
 
@@ -161,6 +176,8 @@ def _saved_declaration(origin: Origin) -> dict[str, Any]:
 
 
 def _of_source(state: TrainState) -> dict[str, Any]:
+    if state.flavour == flavour.TF_KERAS:
+        return _respelled(state)
     info = state.optimizer
     return {
         "optimizer": drift.optimizer(info.inner.class_name, info.inner.config) if info else None,
@@ -168,8 +185,28 @@ def _of_source(state: TrainState) -> dict[str, Any]:
     }
 
 
+def _respelled(state: TrainState) -> dict[str, Any]:
+    """A source of Keras 2 as tf_keras writes it today: every version spelled its layers otherwise.
+
+    A part that cannot be built from the source alone is not compared; what nobody vouches for is not built.
+    """
+    found: dict[str, Any] = {}
+    try:
+        trust.demand(state, Trust(trust.NONE))
+    except UsageError:
+        return found
+    with contextlib.suppress(Exception):
+        found["layers"] = drift.layers(capture.model_config(revival.model(state, {}))) or None
+    with contextlib.suppress(Exception):
+        info = capture.optimizer_info(revival.optimizer(state.optimizer)) if state.optimizer else None
+        found["optimizer"] = drift.optimizer(info.inner.class_name, info.inner.config) if info else None
+    return found
+
+
 def _rate(model: keras.Model) -> float | None:
     """The learning rate as configured, where it is a plain number."""
     inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     rate = getattr(inner, "_learning_rate", None)
-    return float(rate.numpy()) if isinstance(rate, keras.Variable) else None
+    if flavour.of(inner) == flavour.TF_KERAS and keras2.is_legacy(inner):
+        rate = getattr(inner, "_hyper", {}).get("learning_rate")
+    return float(rate.numpy()) if isinstance(rate, keras.Variable | tf.Variable) else None

@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from resume import plain
+from resume.engine import flavour, live
 from resume.errors import ContinuityError
 from resume.state import digest, spec_of
 
@@ -30,20 +31,33 @@ _SET_BY_KERAS = frozenset({
     "_model", "model", "params", "_params", "csv_file", "writer", "append", "append_header", "write_graph",
     "_should_write_train_graph", "_writers", "_prev_summary_state", "_summary_module",
 })  # fmt: skip
-_DISPLAY = (keras.callbacks.ProgbarLogger,)
 _REBUILT = (
     types.ModuleType, types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial, type,
     io.IOBase, np.ufunc,
 )  # fmt: skip
-_REBUILT_MODULES = ("tensorflow", "keras", "tensorboard", "threading", "_thread", "logging", "csv", "_csv")
+_REBUILT_MODULES = (
+    "tensorflow",
+    "keras",
+    "tf_keras",
+    "tensorboard",
+    "threading",
+    "_thread",
+    "logging",
+    "csv",
+    "_csv",
+)
 _DEPTH = 6
 
 Snapshot = Mapping[str, Mapping[str, str]]  # callback -> attribute -> what it holds, as text
 
 
-def names(callbacks: Mapping[str, keras.callbacks.Callback]) -> list[str]:
+def names(callbacks: Mapping[str, Any]) -> list[str]:
     """The callbacks that have a state at all."""
-    return [name for name, callback in callbacks.items() if not isinstance(callback, _DISPLAY)]
+    return [
+        name
+        for name, callback in callbacks.items()
+        if not isinstance(callback, flavour.kinds("callbacks.ProgbarLogger"))
+    ]
 
 
 @dataclass(frozen=True)
@@ -61,7 +75,7 @@ class Untouched:
         return made is not None and made == value == self.begun.get(callback, {}).get(attribute)
 
 
-def snapshot(callbacks: Mapping[str, keras.callbacks.Callback]) -> Snapshot:
+def snapshot(callbacks: Mapping[str, Any]) -> Snapshot:
     """Every attribute that can be held, as text that is equal for equal values."""
     return {
         name: {
@@ -72,7 +86,7 @@ def snapshot(callbacks: Mapping[str, keras.callbacks.Callback]) -> Snapshot:
     }
 
 
-def states(callbacks: Mapping[str, keras.callbacks.Callback], untouched: Untouched) -> dict[str, Any]:
+def states(callbacks: Mapping[str, Any], untouched: Untouched) -> dict[str, Any]:
     """State by callback name, as `plain.encode` takes it; arguments are left out."""
     found = {name: _state(callbacks[name]) for name in names(callbacks)}
     for name, state in found.items():
@@ -91,7 +105,7 @@ def _text(held: Any) -> str:
     )
 
 
-def unheld(callbacks: Mapping[str, keras.callbacks.Callback]) -> list[str]:
+def unheld(callbacks: Mapping[str, Any]) -> list[str]:
     """`callback.attribute (type)` for what no checkpoint can hold."""
     missing: list[str] = []
     for name in names(callbacks):
@@ -100,14 +114,14 @@ def unheld(callbacks: Mapping[str, keras.callbacks.Callback]) -> list[str]:
     return missing
 
 
-def restore(callbacks: Mapping[str, keras.callbacks.Callback], saved: Mapping[str, Any]) -> None:
+def restore(callbacks: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
     """Put saved states back, after `on_train_begin`, which wipes many of them."""
     for name in names(callbacks):
         if name in saved:
             _restore(callbacks[name], saved[name])
 
 
-def differences(callbacks: Mapping[str, keras.callbacks.Callback], saved: Mapping[str, Any]) -> list[str]:
+def differences(callbacks: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
     """What differs after `restore`: callbacks that came or went, a sentence each.
 
     Raises ContinuityError for a callback whose state does not read back as it was saved.
@@ -241,8 +255,9 @@ def _variables(item: Any) -> list[Any]:
     """
     if isinstance(item, keras.Variable | tf.Variable):
         return [item]
-    if isinstance(item, keras.Metric | keras.Layer | keras.optimizers.Optimizer):
-        return list(item.variables)
+    holders: Any = (*flavour.kinds("metrics.Metric"), *flavour.kinds("layers.Layer"), *live.optimizer_kinds())
+    if isinstance(item, holders):
+        return list(item.variables() if callable(item.variables) else item.variables)
     if isinstance(item, keras.random.SeedGenerator | tf.random.Generator):
         return [item.state]
     if isinstance(item, list | tuple | dict) and item:

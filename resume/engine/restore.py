@@ -11,9 +11,14 @@ import numpy as np
 
 from resume import continuity, names
 from resume.continuity import NEVER_HELD, Proof
-from resume.engine import archive, capture, live
+from resume.engine import capture, live, places
 from resume.errors import ContinuityError
+from resume.formats import soundness
+from resume.formats.h5 import NO_OPTIMIZER
 from resume.state import ITERATION, REPLICA, Arrays, Spec, TrainState, spec_of
+
+_HYPER = "optimizer/hyper/"
+_UNUSED = "optimizer/unused/"  # what standalone Keras stored without ever reading it
 
 
 def restore(
@@ -34,7 +39,10 @@ def restore(
     found = live.of(model)
     state = aligned(model, state, accept=accept)
     wanted = _that_count(found.variables, batch)
-    wanted = {name: v for name, v in wanted.items() if REPLICA not in name or name in state.specs}
+    # Formats that hold no hyperparameters as variables hold them in the config, which made the optimizer.
+    wanted = {
+        n: v for n, v in wanted.items() if n in state.specs or not (REPLICA in n or n.startswith(_HYPER))
+    }
     saved: dict[str, Spec] = {}
     for name in _that_count(state.specs, batch):
         array = state.arrays[name]
@@ -45,10 +53,33 @@ def restore(
     return continuity.prove(
         saved,
         reread,
-        accept=(*accept, "loss", *(NEVER_HELD if state.format != "native" else ())),
+        accept=(*accept, *state.unheld, "loss", *(NEVER_HELD if state.format != "native" else ())),
         absent=(*absent, *(("position", "callbacks") if position and state.format != "native" else ())),
         iterations=(state.iterations, _iterations(wanted)),
     )
+
+
+def demand_optimizer(state: TrainState, *, accept: Sequence[str]) -> None:
+    """Raises ContinuityError for a source without its optimizer, unless a fresh one was accepted by name."""
+    if NO_OPTIMIZER in state.notes and "optimizer" not in accept:
+        raise ContinuityError(
+            f"{state.path}: {NO_OPTIMIZER}; its weights are whole. Nothing was trained.\n"
+            "To go on with a fresh optimizer, which counts its steps from 0: 'checkpoint.accept=[optimizer]'"
+            " (in Python: accept=['optimizer'])"
+        )
+
+
+def demand_sound(model: keras.Model, state: TrainState, *, accept: Sequence[str] = ()) -> None:
+    """Raise SourceError for values that no training leaves behind (formats.soundness); nothing is assigned.
+
+    Under the live model's names, since not every format says which variable a slot belongs to.
+    """
+    if state.format == "native":
+        return
+    known = aligned(model, state, accept=accept)
+    info = state.optimizer or capture.optimizer_info(live.optimizer_of(model))
+    config = capture.model_config(model) or state.model_config
+    soundness.demand(replace(known, optimizer=info, model_config=config), accept=accept)
 
 
 def build_beside(model: keras.Model, state: TrainState) -> None:
@@ -128,7 +159,7 @@ def fresh_optimizer(model: keras.Model, state: TrainState | None, *, accept: Seq
 
 def _that_count(named: Mapping[str, Any], batch: int | None) -> dict[str, Any]:
     """Without callbacks and generators (restored later), and without the accumulators of an epoch that is over."""
-    ignored = ["callbacks/", "rng/"] if batch else ["callbacks/", "rng/", "metrics/"]
+    ignored = ["callbacks/", "rng/", _UNUSED] if batch else ["callbacks/", "rng/", "metrics/", _UNUSED]
     return {name: item for name, item in named.items() if not name.startswith(tuple(ignored))}
 
 
@@ -143,18 +174,38 @@ def _iterations(variables: Mapping[str, Any]) -> int | None:
 
 def _rekeyed(model: keras.Model, state: TrainState, found: live.Live) -> TrainState:
     """The state under the live model's names: through positions for `.keras`, through renumbered names otherwise."""
-    if state.format == "keras":
-        return _renamed(state, _by_address(model, state, found))
+    if state.places:
+        return _renamed(state, _by_place(model, state, found))
     if state.specs.keys() >= {n for n in found.variables if n.startswith("model/")}:
         return state
     return _renamed(state, _by_shift(state, found))
 
 
-def _by_address(model: keras.Model, state: TrainState, found: live.Live) -> dict[str, str]:
-    """Saved name -> live name, through the place that each live variable has in an archive."""
-    live_names = {id(variable): name for name, variable in found.variables.items()}
-    places = {a: live_names[id(v)] for a, v in archive.addresses(model).items() if id(v) in live_names}
-    return {name: places[raw] for name, raw in state.raw_names.items() if raw in places}
+def _by_place(model: keras.Model, state: TrainState, found: live.Live) -> dict[str, str]:
+    """Saved name -> live name, through the position that each live variable has in the source's format.
+
+    Where a position leads to a variable of another shape, the names decide. Slots follow their owners.
+    """
+    live_names = {id(v): name for name, variable in found.variables.items() for v in _itself(variable)}
+    at = places.of(model, state)
+    matched = {
+        name: live_names[id(at[place])]
+        for name, place in state.places.items()
+        if place in at and id(at[place]) in live_names and _shaped(state.specs[name], at[place])
+    }
+    bare = {
+        a.removeprefix("model/"): b.removeprefix("model/") for a, b in matched.items() if a[:6] == "model/"
+    }
+    return {**_slots_renamed(state, bare), **matched}
+
+
+def _itself(variable: Any) -> tuple[Any, ...]:
+    """A variable of Keras 3, and the one of TensorFlow inside it."""
+    return (variable, variable._value) if hasattr(variable, "_value") else (variable,)
+
+
+def _shaped(spec: Spec, variable: Any) -> bool:
+    return tuple(variable.shape) == spec.shape
 
 
 def _by_shift(state: TrainState, found: live.Live) -> dict[str, str]:

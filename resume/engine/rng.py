@@ -7,17 +7,24 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 from keras.src.backend.common import global_state
 from keras.src.random import seed_generator
 
+from resume.engine import flavour
+
 
 def seed_everything(seed: int) -> None:
     """Every generator to a function of `seed`; the same at the start of each attempt."""
-    keras.utils.set_random_seed(seed)
+    seed_libraries(seed)
     tf.random.set_global_generator(tf.random.Generator.from_seed(seed))
+
+
+def seed_libraries(seed: int) -> None:
+    """Python, NumPy, TensorFlow, and what each Keras draws the seeds of new layers from."""
+    for library in flavour.imported():
+        library.utils.set_random_seed(seed)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Protocol
 
 from resume.errors import SourceError
-from resume.formats import h5, keras, native
+from resume.formats import backup, h5, keras, native, savedmodel, soundness, tfcheckpoint, weights
 from resume.state import TrainState
 
 
@@ -13,7 +13,17 @@ class Reader(Protocol):
     def read(self, path: Path) -> TrainState: ...
 
 
-READERS: dict[str, Reader] = {"native": native, "keras": keras, "h5": h5}
+# In the order in which they are asked: a backup of Keras 2 is a directory with a TensorFlow checkpoint inside, a file
+# of weights is an HDF5 file.
+READERS: dict[str, Reader] = {
+    "native": native,
+    "keras": keras,
+    "weights_h5": weights,
+    "h5": h5,
+    "savedmodel": savedmodel,
+    "backup": backup,
+    "tf_checkpoint": tfcheckpoint,
+}
 
 
 def read(path: Path) -> TrainState:
@@ -21,13 +31,13 @@ def read(path: Path) -> TrainState:
 
     Raises SourceError for a path that is missing, or that holds no format known here.
     """
-    if not path.exists():
-        raise SourceError(f"{path}: no such file or directory.")
     for reader in READERS.values():
         if reader.holds(path):
-            return reader.read(path)
+            return soundness.check(reader.read(path))
+    if not path.exists():
+        raise SourceError(f"{path}: no such file or directory.")
     what = "directory" if path.is_dir() else "file"
     raise SourceError(
-        f"{path}: this {what} is not a checkpoint that can be read (.h5 and .keras of Keras 3, own checkpoints "
-        "and run directories)."
+        f"{path}: this {what} is not a checkpoint that can be read (.h5, .keras, .weights.h5, SavedModel, TensorFlow "
+        "checkpoint, BackupAndRestore, own checkpoints and run directories)."
     )

@@ -1,4 +1,7 @@
-"""The zip around a `.keras` model: members found, bounded and checked before anything is read from them."""
+"""What is around a `.keras` model, a zip or (saved with zipped=False) a folder: members found, bounded and checked.
+
+Before anything is read from them; members that no training state needs (assets) are not read at all.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from resume.errors import SourceError
+from resume.formats import quarantine, survey
 from resume.formats.hdf5 import damage, opened, strict_json
 
 CONFIG, METADATA = "config.json", "metadata.json"
@@ -23,17 +27,38 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Source:
-    """An archive whose checksums hold. `held`: the weights file, where it had to be decompressed."""
+    """An archive whose checksums hold. The weights file lies in `file`, or is `held`, if it had to be decompressed."""
 
     path: Path
+    file: Path
     offset: int
     size: int
-    stamp: tuple[int, int]
+    stamp: quarantine.Stamp
     held: bytes | None
     texts: Mapping[str, bytes]
 
     @classmethod
     def of(cls, path: Path) -> Source:
+        return cls._folder(path) if path.is_dir() else cls._zip(path)
+
+    @classmethod
+    def _folder(cls, path: Path) -> Source:
+        """As `model.save(path, zipped=False)` leaves it: the members as files, without checksums."""
+        for name in (METADATA, CONFIG, WEIGHTS):
+            file = path / name
+            if file.is_symlink() or not file.is_file():
+                what = "is a link, and links are not followed" if file.is_symlink() else "is missing"
+                raise SourceError(f"{path}: {name} {what}: not a whole model saved by Keras 3.")
+            if name != WEIGHTS and file.stat().st_size > _JSON_LIMIT:
+                raise SourceError(f"{file}: has {file.stat().st_size} bytes: damaged.")
+        with damage(path, "the folder"):
+            texts = {name: (path / name).read_bytes() for name in (METADATA, CONFIG)}
+        file = path / WEIGHTS
+        return cls(path, file, 0, file.stat().st_size, quarantine.stamp(file), None, texts)
+
+    @classmethod
+    def _zip(cls, path: Path) -> Source:
+        seen = quarantine.stamp(path)
         with _archive(path) as archive:
             members = {info.filename: info for info in archive.infolist()}
             if len(members) != len(archive.infolist()):
@@ -43,12 +68,14 @@ class Source:
                     f"{path}: {_NPZ} keeps its arrays as Python pickles, which are not opened.\n"
                     "Load it with Keras and save it again: model.save('NAME.keras')."
                 )
+            for name in members:
+                _found(members, name, path)
             texts = {name: _member(archive, members, name, path) for name in (METADATA, CONFIG)}
             info = _found(members, WEIGHTS, path)
             stored = info.compress_type == zipfile.ZIP_STORED
             held = None if stored else _member(archive, members, WEIGHTS, path)
             offset = _verified(archive, info, path) if stored else 0
-        return cls(path, offset, info.file_size, _stamp(path), held, texts)
+        return cls(path, path, offset, info.file_size, seen, held, texts)
 
     def json(self, member: str) -> dict[str, Any]:
         return strict_json(self.texts[member], self.path, member)
@@ -57,43 +84,18 @@ class Source:
     def weights(self) -> Iterator[Any]:
         """The weights file as an open h5py.File. Raises SourceError if the archive is not the one first seen."""
         with damage(self.path, WEIGHTS):
-            if _stamp(self.path) != self.stamp:
+            if quarantine.stamp(self.file) != self.stamp:
                 raise ValueError("the archive was written to since it was opened")
+            quarantine.demand(
+                self.file, offset=self.offset, size=self.size, held=self.held, element="its weights file"
+            )
             file = io.BytesIO(self.held) if self.held is not None else self._slice()
-        with file, opened(self.path, file) as handle:
+        with file, opened(self.file, file) as handle:
             yield handle
 
     def _slice(self) -> BinaryIO:
-        return io.BufferedReader(_Slice(self.path, self.offset, self.size))
-
-
-class _Slice(io.RawIOBase):
-    """Part of a file as a file of its own, so that a stored member needs no copy."""
-
-    def __init__(self, path: Path, start: int, size: int) -> None:
-        self._file = path.open("rb", buffering=0)
-        self._start, self._size, self._at = start, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence] + offset
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer)[: max(0, self._size - self._at)]
-        self._file.seek(self._start + self._at)
-        count = self._file.readinto(view) or 0
-        self._at += count
-        return count
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+        whole = self.file.open("rb", buffering=0)
+        return io.BufferedReader(survey.Slice(whole, self.offset, self.size))
 
 
 @contextmanager
@@ -105,11 +107,6 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
         raise SourceError(
             f"{path}: the archive is damaged or was cut off ({error}).\nResume from an earlier checkpoint."
         ) from error
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_mtime_ns, status.st_size
 
 
 def _found(members: Mapping[str, zipfile.ZipInfo], name: str, path: Path) -> zipfile.ZipInfo:

@@ -1,62 +1,73 @@
-"""Whole-model `.h5` files of Keras 3, with their checks that the `.keras` reader shares.
+"""Whole-model `.h5` files of every Keras, with the checks that other readers share.
 
-Layout (keras.src.legacy.saving.legacy_h5_format.save_model_to_hdf5):
+Layout (keras.src.legacy.saving.legacy_h5_format, tf_keras.src.saving.legacy.hdf5_format):
     attributes keras_version, model_config, training_config (JSON; the last holds optimizer_config)
-    model_weights/           attribute layer_names
-        <layer>/             attribute weight_names: variable paths, each a dataset below the layer's group
-        top_level_model_weights/
-    optimizer_weights/       attribute weight_names: optimizer variable paths, each a dataset
-Up to Keras 3.2 a weight's name is the last part of its path only (`kernel`): the layer's name is put before it here.
-Name lists too long for one attribute are cut into weight_names0, weight_names1, ...
+    model_weights/           as in resume.formats.groups
+    optimizer_weights/       attribute weight_names: the optimizer's variables, each a dataset
+Names are told by resume.formats.paths (Keras 3) and resume.formats.keras2 (before).
 
 Opening executes nothing and follows no link out of the file.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from resume import names
 from resume.errors import SourceError
-from resume.formats import layouts
+from resume.formats import groups, keras2, layouts, paths
+from resume.formats.groups import Entry
 from resume.formats.hdf5 import Tree, check_file, opened, starts_with, strict_json
-from resume.state import ITERATION, Arrays, OptimizerInfo, Spec, TrainState
+from resume.state import ITERATION, LEARNING_RATE, Arrays, OptimizerInfo, Spec, TrainState
 
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
 NO_OPTIMIZER = "this file was saved without its optimizer"
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_WRITE_WHOLE = "Save the whole model with model.save('NAME.keras') instead."
+UNBUILT = "the optimizer has no slots in this file: it had not made a step"
+UNTRAINED = (
+    "the optimizer has no variables in this file: Keras 2 writes none before the first step. If this model had been "
+    "trained, the file is not whole"
+)
+NO_SETTINGS = "the optimizer's arrays are in this file, its settings are not"
+FROM_CONFIG = "(configuration)"  # in the place of a raw name: the config's value, no variable
+_COUNTERLESS = ("RMSprop", "Adagrad", "Adadelta")  # of standalone Keras before 2.3
 _COUNTER_LIMIT = 2**53
 
 
 def holds(path: Path) -> bool:
-    """Whether `path` is a file with the HDF5 signature, whatever its name."""
-    return starts_with(path, _SIGNATURE)
+    """Whether `path` is a file with the HDF5 signature, whatever its name; resume.formats.weights is asked first."""
+    return starts_with(path, SIGNATURE)
 
 
 def read(path: Path) -> TrainState:
-    """The training state in a whole-model `.h5` file of Keras 3; arrays are read when asked for.
+    """The training state in a whole-model `.h5` file; arrays are read when asked for.
 
-    Raises SourceError for a file that is missing, damaged, weights only, or of an earlier Keras.
+    Raises SourceError for a file that is missing, damaged, weights only, or of a Keras to come.
     """
     path = Path(path)
-    check_file(path, _SIGNATURE, kind="an HDF5 file")
+    check_file(path, SIGNATURE, kind="an HDF5 file")
     with opened(path) as file:
-        version = _version(file, path)
-        model_config = _json_attribute(file, "model_config", path)
-        training = _json_attribute(file, "training_config", path) if "training_config" in file.attrs else None
-        weights = _weights(Tree(file, path).group("model_weights"))
-        found, notes = _names(Tree(file, path), weights, model_config=model_config, training=training)
+        root = Tree(file, path)
+        model_config = _model_config(root)
+        version = check_version(root.attribute("keras_version"), path)
+        training = _json_attribute(root, "training_config")
+        old = is_old(version)
+        info = keras2.optimizer_info((training or {}).get("optimizer_config"), keras_version=version)
+        found, notes = (_old if old else _new)(root, model_config, info, version=version)
         specs = {name: entry.spec for name, entry in found.items()}
-        for name in filter(is_counter, found):
-            check_counter(Tree(file, path).array(found[name].address), f"{path}: {found[name].address}")
+        check_counters(root.array, {name: entry.address for name, entry in found.items()}, path)
+        unbuilt = is_unbuilt(specs, lambda name: root.array(found[name].address), info)
+        if UNTRAINED in notes and _is_fresh(root, found):
+            unbuilt, notes = True, []
+    made = configured(info, found) if old else {}
+    specs |= {name: Spec(array.dtype.name, array.shape) for name, array in made.items()}
 
     def load(name: str) -> np.ndarray[Any, Any]:
+        if name in made:
+            return made[name]
         with opened(path) as again:
             return Tree(again, path).array(found[name].address, expected=specs[name])
 
@@ -66,20 +77,40 @@ def read(path: Path) -> TrainState:
         arrays=Arrays(specs, read=load),
         model_config=model_config,
         compile_config=training,
-        optimizer=optimizer_info((training or {}).get("optimizer_config")),
+        optimizer=info,
         keras_version=version,
-        raw_names={name: entry.path for name, entry in found.items()},
-        notes=notes,
+        flavour="tf_keras" if old else "keras",
+        raw_names={name: entry.path for name, entry in found.items()} | dict.fromkeys(made, FROM_CONFIG),
+        places={n: e.place for n, e in found.items() if n.startswith("model/")} if old else {},
+        unheld=("optimizer",) if unbuilt else unheld(info, found) if old else (),
+        notes=(*notes, UNBUILT) if unbuilt else tuple(notes),
     )
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A dataset: the variable path that it stands for, its address in the file, what it holds."""
+# ---- what other readers share ----
 
-    path: str
-    address: str
-    spec: Spec
+
+def is_old(version: str | None) -> bool:
+    """Whether a Keras before 3 wrote this; those before 1.0.8 did not say."""
+    return version is None or not version.startswith("3.")
+
+
+def check_version(version: str | None, path: Path) -> str | None:
+    """Raise SourceError for a file of a Keras that is not known here."""
+    if version is not None and version.partition(".")[0] not in ("0", "1", "2", "3"):
+        raise SourceError(
+            f"{path}: written by Keras {version:.40}; files of Keras 1 to 3 can be read.\n"
+            "Install a newer keras-resume, or save it from Keras 3: model.save('NAME.keras')."
+        )
+    return version
+
+
+def check_counters(
+    read: Callable[[str], np.ndarray[Any, Any]], addresses: Mapping[str, str], path: Path
+) -> None:
+    """Raise SourceError unless each iteration count is a number of steps. `read`: by address."""
+    for name in filter(is_counter, addresses):
+        check_counter(read(addresses[name]), f"{path}: {addresses[name]}")
 
 
 def is_counter(name: str) -> bool:
@@ -100,154 +131,123 @@ def check_counter(value: np.ndarray[Any, Any], where: str) -> None:
         )
 
 
-def optimizer_info(serialised: object) -> OptimizerInfo | None:
-    """The optimizer in a compile config: Keras's serialised object, or the short name given to compile()."""
-    if isinstance(serialised, str):
-        return OptimizerInfo(layouts.optimizer_class(serialised), {})
-    if not isinstance(serialised, Mapping) or "class_name" not in serialised:
-        return None
-    config = serialised.get("config")
-    return OptimizerInfo(str(serialised["class_name"]), config if isinstance(config, Mapping) else {})
-
-
-def check_version(version: str | None, path: Path) -> str:
-    """Raise SourceError unless a file was written by Keras 3."""
-    if version is None or not version.startswith("3."):
-        raise SourceError(
-            f"{path}: written by Keras {version or '1 or 2 (it does not say)'}; only files of Keras 3 can be read.\n"
-            "Load it where it was written, and save it again from Keras 3: model.save('NAME.keras')."
-        )
-    return version
-
-
-def _version(file: Any, path: Path) -> str:
-    root = Tree(file, path)
-    if root.attribute("model_config") is None:
-        inside = set(root.children())
-        weights_only = (
-            inside & {"layers", "vars", "_layer_checkpoint_dependencies"} or "layer_names" in file.attrs
-        )
-        what = (
-            "holds weights only, no architecture"
-            if weights_only
-            else "has no model_config: not a Keras model"
-        )
-        raise SourceError(f"{path}: this file {what}. {_WRITE_WHOLE}")
-    return check_version(root.attribute("keras_version"), path)
-
-
-def _json_attribute(file: Any, name: str, path: Path) -> dict[str, Any]:
-    return strict_json(Tree(file, path).attribute(name) or "", path, name)
-
-
-def _weights(group: Tree) -> list[Entry]:
-    """The model's variables in the order of its layers, each once."""
-    groups, top = group.children(), "top_level_model_weights"
-    layers = [*group.names("layer_names"), *([top] if top in groups else [])]
-    if sorted(layers) != sorted(groups):
-        raise SourceError(
-            f"{group.path}: layer_names and the groups of {group.address} differ; the file is damaged."
-        )
-    entries: dict[str, list[Entry]] = {}
-    for layer in layers:
-        inside = group.group(layer)
-        entries[layer] = [
-            Entry(p, f"{inside.address}/{p}", inside.spec(p)) for p in inside.names("weight_names")
-        ]
-    if not any("/" in entry.path for found in entries.values() for entry in found):
-        entries = {
-            layer: [replace(e, path=f"{layer}/{e.path}") for e in found] for layer, found in entries.items()
-        }
-    return _each_once(group, entries)
-
-
-def _each_once(group: Tree, entries: Mapping[str, Sequence[Entry]]) -> list[Entry]:
-    """A shared layer is stored with each model that has it; namesakes that differ are variables of their own."""
-    kept: dict[str, list[Sequence[Entry]]] = {}
-    for found in entries.values():
-        parents: dict[str, list[Entry]] = {}
-        for entry in found:
-            parents.setdefault(entry.path.rpartition("/")[0], []).append(entry)
-        for parent, variables in parents.items():
-            if not any(_same(group, variables, earlier) for earlier in kept.get(parent, [])):
-                kept.setdefault(parent, []).append(variables)
-    wanted = {entry.address for copies in kept.values() for variables in copies for entry in variables}
-    return [entry for found in entries.values() for entry in found if entry.address in wanted]
-
-
-def _same(group: Tree, ours: Sequence[Entry], theirs: Sequence[Entry]) -> bool:
-    if [(e.path, e.spec) for e in ours] != [(e.path, e.spec) for e in theirs]:
-        return False
-    root = Tree(group.group_.file, group.path)
-    return all(
-        root.array(a.address).tobytes() == root.array(b.address).tobytes()
-        for a, b in zip(ours, theirs, strict=True)
-    )
-
-
-def _names(
-    file: Tree,
-    weights: Sequence[Entry],
-    *,
-    model_config: Mapping[str, Any],
-    training: Mapping[str, Any] | None,
-) -> tuple[dict[str, Entry], tuple[str, ...]]:
-    """Canonical name -> dataset, and what had to be assumed."""
-    paths = [entry.path for entry in weights]
-    scheme = layouts.scheme(model_config, paths)
-    canonical = scheme.canonical(paths)
-    found = {f"model/{name}": entry for name, entry in zip(canonical, weights, strict=True)}
-    if "optimizer_weights" not in file.children():
-        if training is not None:
-            raise SourceError(f"{file.path}: optimizer_weights is missing; the file is damaged.")
-        return found, (NO_OPTIMIZER,)
-    group = file.group("optimizer_weights")
-    entries = [Entry(p, f"{group.address}/{p}", group.spec(p)) for p in group.names("weight_names")]
-    info = optimizer_info((training or {}).get("optimizer_config"))
-    labels = _optimizer_names(entries, weights, canonical, root=scheme.root, info=info, path=file.path)
-    found |= dict(zip(names.unique(labels), entries, strict=True))
-    if ITERATION not in found:
-        raise SourceError(f"{file.path}: optimizer_weights has no iteration count; the file is damaged.")
-    notes = () if info else ("the optimizer's arrays are in this file, its settings are not",)
-    loose = [
-        e.path for name, e in found.items() if name.count("/") == 1 and name[:6] != "model/" and e.spec.shape
-    ]
-    return found, (
-        *notes,
-        *(f"{path} belongs to no variable that could be told by its name" for path in loose),
-    )
-
-
-def _optimizer_names(
-    entries: Sequence[Entry],
-    weights: Sequence[Entry],
-    canonical: Sequence[str],
-    *,
-    root: str | None,
+def is_unbuilt(
+    specs: Mapping[str, Spec],
+    read: Callable[[str], np.ndarray[Any, Any]],
     info: OptimizerInfo | None,
-    path: Path,
-) -> list[str]:
-    paths = [entry.path for entry in entries]
-    owners = names.slots(paths, [entry.path for entry in weights])
-    rooted = names.slots(paths, [f"{root}/{entry.path}" for entry in weights])  # up to Keras 3.2, see above
-    flat = Counter(entry.path.replace("/", "_") for entry in weights)
-    scalars = layouts.scalar_names(paths, info)
-    labels = []
-    for entry, near, far, scalar in zip(entries, owners, rooted, scalars, strict=True):
-        slot = near or far
-        if slot is None or entry.path.rpartition("/")[2] in layouts.SCALARS:
-            labels.append(scalar)
-            continue
-        owner = weights[slot.variable]
-        if flat[owner.path.replace("/", "_")] > 1:
-            raise SourceError(
-                f"{path}: {entry.path} could belong to more than one variable called {owner.path}.\n"
-                "Give the layers different names, or save as .keras, which keeps them apart."
-            )
-        if entry.spec.shape != owner.spec.shape:
-            raise SourceError(
-                f"{path}: the {slot.role} of {owner.path} has another shape than the variable:"
-                f" {list(owner.spec.shape)} -> {list(entry.spec.shape)}."
-            )
-        labels.append(f"optimizer/{slot.role}/{canonical[slot.variable]}")
-    return labels
+) -> bool:
+    """Whether an optimizer that works with slots has counted no step and has none: there is nothing to lose."""
+    if info is None or ITERATION not in specs or not layouts.roles(info.inner):
+        return False
+    slots = any(name.startswith("optimizer/") and spec.shape for name, spec in specs.items())
+    return not slots and int(read(ITERATION)) == 0
+
+
+def unheld(info: OptimizerInfo | None, found: Mapping[str, Any]) -> tuple[str, ...]:
+    """What Keras 2 leaves out of its HDF5 and `.keras` files where the optimizer's state is in them."""
+    if info is None or ITERATION not in found:
+        return ()
+    scale = ("optimizer/loss_scale",) if info.inner is not info else ()
+    product = info.inner.class_name == "Nadam" and "optimizer/u_product" not in found
+    return (*scale, "optimizer/u_product") if product else scale
+
+
+def configured(info: OptimizerInfo | None, found: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """The learning rate as a variable, where a format of Keras 2 keeps it in the config alone."""
+    rate = keras2.configured_rate(info)
+    return {LEARNING_RATE: rate} if rate is not None and LEARNING_RATE not in found else {}
+
+
+# ---- the file ----
+
+
+def _model_config(root: Tree) -> dict[str, Any]:
+    config = _json_attribute(root, "model_config")
+    if config is None:
+        raise SourceError(f"{root.path}: this file has no model_config: not a Keras model.")
+    return config
+
+
+def _json_attribute(root: Tree, name: str) -> dict[str, Any] | None:
+    text = root.attribute(name)
+    return strict_json(text, root.path, name) if text is not None else None
+
+
+def _variables(root: Tree) -> list[Entry] | None:
+    if "optimizer_weights" not in root.children():
+        return None
+    return groups.listed(root.group("optimizer_weights"))
+
+
+def _new(
+    root: Tree, model_config: Mapping[str, Any], info: OptimizerInfo | None, *, version: str | None
+) -> tuple[dict[str, Entry], list[str]]:
+    """Canonical name -> dataset, and what had to be assumed."""
+    weights = groups.weights(root.group("model_weights"), prepare=paths.with_layers)
+    variables = _variables(root)
+    if variables is None and root.attribute("training_config") is not None:
+        raise SourceError(f"{root.path}: optimizer_weights is missing; the file is damaged.")
+    found, notes = paths.canonical(
+        weights, variables or (), model_config=model_config, info=info, path=root.path
+    )
+    if variables is None:
+        return found, [NO_OPTIMIZER]
+    if ITERATION not in found:
+        raise SourceError(f"{root.path}: optimizer_weights has no iteration count; the file is damaged.")
+    return found, notes if info else [NO_SETTINGS, *notes]
+
+
+def _old(
+    root: Tree, model_config: Mapping[str, Any], info: OptimizerInfo | None, *, version: str | None
+) -> tuple[dict[str, Entry], list[str]]:
+    """The same of Keras 1 and 2."""
+    entries = groups.weights(root.group("model_weights"))
+    weights = [entry.weight for entry in entries]
+    labels = keras2.weight_names(weights, model_config=model_config)
+    found = {f"model/{label}": entry for label, entry in zip(labels, entries, strict=True)}
+    variables = _variables(root)
+    if variables is None:
+        return found, [_without_variables(root, info)]
+    trained = keras2.trained(weights, model_config=model_config)
+    owners = [
+        keras2.Owner(label, weight.name, weight.shape, flag)
+        for label, weight, flag in zip(labels, weights, trained, strict=True)
+    ]
+    if version is not None and _parts(version) < (2, 0, 6):
+        owners.sort(key=lambda owner: owner.raw)  # so were the optimizer's until Keras 2.0.6, by name
+    try:
+        held, notes = keras2.optimizer_names(info, [entry.weight for entry in variables], owners)
+    except ValueError as error:
+        raise SourceError(
+            f"{root.path}: {error}.\nThe file is damaged; resume from an earlier checkpoint."
+        ) from None
+    if ITERATION not in held:
+        notes = [*notes, _without_counter(root, held, info, version)]
+    found |= dict(zip(held, variables, strict=True))
+    return found, notes if info else [NO_SETTINGS, *notes]
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+
+
+def _without_variables(root: Tree, info: OptimizerInfo | None) -> str:
+    """Legacy optimizers have no variables before their first step, and Keras 2 then writes no group; later ones do."""
+    if info is not None and not info.legacy:
+        raise SourceError(f"{root.path}: optimizer_weights is missing; the file is damaged.")
+    return UNTRAINED if info is not None else NO_OPTIMIZER
+
+
+def _is_fresh(root: Tree, found: Mapping[str, Entry]) -> bool:
+    """Whether all that begins as zero is zero still (an LSTM's forget gate as one): a single step would change it."""
+    starts = [n for n in found if n.rpartition("/")[2] in ("bias", "beta", "moving_mean")]
+    return bool(starts) and all(bool(np.isin(root.array(found[n].address), (0, 1)).all()) for n in starts)
+
+
+def _without_counter(
+    root: Tree, names: Sequence[str], info: OptimizerInfo | None, version: str | None
+) -> str:
+    numbered = any(name.startswith("optimizer/vars/") for name in names)
+    if info is None or not info.legacy or not (info.class_name in _COUNTERLESS or numbered):
+        raise SourceError(f"{root.path}: optimizer_weights has no iteration count; the file is damaged.")
+    return f"Keras {version or '1'} did not save how many steps {info.class_name} had made"

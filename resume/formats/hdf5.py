@@ -17,11 +17,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from resume.errors import SourceError
+from resume.formats import quarantine, survey
 from resume.state import Spec, dtype_named
 
-_EXPANSION_LIMIT = (
-    100  # a dataset that claims more than this many times its stored bytes is not one of Keras's
-)
+_DEPTH_LIMIT = 200  # objects inside objects of a JSON text; a model inside a model adds about four
+_INTEGER_LIMIT = 1 << 63
 # Whatever h5py, zipfile and json raise on damaged bytes.
 _DAMAGE = (
     OSError,
@@ -77,12 +77,18 @@ def damage(path: Path, element: str) -> Iterator[None]:
 
 @contextmanager
 def opened(path: Path, file: BinaryIO | None = None) -> Iterator[Any]:
-    """The h5py.File at `path` (or in `file`, which lies inside `path`), read only."""
+    """The h5py.File at `path`, once its structure has been found sound (resume.formats.quarantine), read only.
+
+    `file`: what to parse instead, a part of `path`; whoever hands it over has had it surveyed.
+    """
     import h5py
 
     with damage(path, "its HDF5 structure" if file is None else "its weights file"):
+        seen = quarantine.demand(path) if file is None else quarantine.stamp(path)
         handle = h5py.File(path if file is None else file, "r")
     try:
+        if quarantine.stamp(path) != seen:
+            raise SourceError(f"{path}: the file was written to while it was read.")
         yield handle
     finally:
         handle.close()
@@ -178,12 +184,12 @@ class Tree:
                 raise SourceError(f"{where} keeps its values in another file; links are not followed.")
             spec = Spec(_dtype_name(dataset), tuple(int(n) for n in dataset.shape or ()))
             stored = dataset.id.get_storage_size()
-            plain = dataset.chunks is None
+            total = dataset.file.id.get_filesize()
         try:
             size = spec.nbytes
         except KeyError:
             raise SourceError(f"{where} has the dtype {spec.dtype}, which no Keras variable has.") from None
-        if size > (stored if plain else stored * _EXPANSION_LIMIT):
+        if size > (survey.allowance(total) if dataset.chunks and stored else stored):
             raise SourceError(f"{where} claims {size} bytes, and {stored} are stored: damaged.")
         return dataset, spec
 
@@ -205,12 +211,33 @@ def _dtype_name(dataset: Any) -> str:
 
 
 def strict_json(text: str | bytes, path: Path, element: str) -> dict[str, Any]:
-    """The JSON object in `text`. Raises SourceError for anything else, duplicate keys included."""
+    """The JSON object in `text`.
+
+    Raises SourceError for anything else: keys that occur twice, numbers of hundreds of digits, nesting that no model
+    has. NaN and Infinity, which Keras writes, are left to whoever knows what they stand for.
+    """
     with damage(path, element):
-        found = json.loads(text, object_pairs_hook=_without_duplicates)
+        found = json.loads(text, object_pairs_hook=_without_duplicates, parse_int=_integer)
         if not isinstance(found, dict):
             raise ValueError(f"a JSON object is expected, not {type(found).__name__}")
+        _shallow(found)
     return found
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 20 or not -_INTEGER_LIMIT <= int(digits) < 2 * _INTEGER_LIMIT:
+        raise ValueError(f"the number {digits[:20]}... has {len(digits)} digits")
+    return int(digits)
+
+
+def _shallow(found: Any) -> None:
+    """By level, not by recursion, of which there is too little for what is looked for."""
+    level, depth = [found], 0
+    while level:
+        if depth > _DEPTH_LIMIT:
+            raise ValueError(f"nested more than {_DEPTH_LIMIT} deep")
+        inner = (i.values() if isinstance(i, dict) else i for i in level if isinstance(i, dict | list))
+        level, depth = [item for items in inner for item in items], depth + 1
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,10 +1,8 @@
-"""`.keras` archives of Keras 3: a zip of config.json, metadata.json and model.weights.h5.
+"""`.keras` archives: a zip of config.json, metadata.json and model.weights.h5, of Keras 3 and of Keras 2.12 to 2.15.
 
-The weights file keeps positions and no names (keras.src.saving.saving_lib):
-    layers/<class in snake case, counted>/vars/<n>      a layer's variables
-    optimizer/vars/<n>                                  the optimizer's, as in `optimizer.variables`
-Files of Keras 3.6 and later also carry each layer's own name, as attribute `name` of its `vars`. The addresses are
-exact; the canonical names are derived from the config and from the tables in resume.formats.layouts.
+The weights file is resume.formats.stores': positions, no names. The addresses are exact; the canonical names are
+derived from the config and from the tables in resume.formats.layers, layouts and keras2_optimizers. Keras 2 puts the
+state of legacy optimizers into no archive, and of a LossScaleOptimizer the inner one's, twice.
 
 Opening executes nothing; the archive's checksums are verified first.
 """
@@ -12,7 +10,6 @@ Opening executes nothing; the archive's checksums are verified first.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,19 +18,25 @@ import numpy as np
 
 from resume import names
 from resume.errors import SourceError
-from resume.formats import h5, layouts
+from resume.formats import h5, keras2, layers, layouts, stores
 from resume.formats.archive import CONFIG, METADATA, WEIGHTS, Source
 from resume.formats.hdf5 import Tree, check_file, damage, starts_with
+from resume.formats.layers import Stored
+from resume.formats.stores import Stores
 from resume.state import ITERATION, Arrays, OptimizerInfo, Spec, TrainState
 
 _SIGNATURE = b"PK\x03\x04"
 _NUMBERED = "which variable each slot belongs to could not be derived: the slots are numbered"
-_UNBUILT = "the optimizer has no slots in this file: it had not made a step"
-_DEPTH_LIMIT = 64  # groups inside groups
+_NO_SETTINGS = "the optimizer's settings are missing (Keras drops them once it has saved the model as .h5)"
+_NO_RATE = "the optimizer's settings are its name alone in this file: what its learning rate was is not there"
+_WRAPPED = "the optimizer is wrapped in a LossScaleOptimizer, which the file's settings leave out"
+_OPTIMIZER, _INNER = "optimizer", "optimizer/inner_optimizer"
 
 
 def holds(path: Path) -> bool:
-    """Whether `path` is a zip archive that is called .keras or has a Keras config inside."""
+    """Whether `path` is a zip archive that is called .keras or has a Keras config inside; or such a one, unzipped."""
+    if path.is_dir():
+        return (path / CONFIG).is_file() and (path / METADATA).is_file()
     if not starts_with(path, _SIGNATURE):
         return False
     if path.suffix == ".keras":
@@ -46,42 +49,51 @@ def holds(path: Path) -> bool:
 
 
 def read(path: Path) -> TrainState:
-    """The training state in a `.keras` archive of Keras 3; arrays are read when asked for.
+    """The training state in a `.keras` archive; arrays are read when asked for.
 
-    Raises SourceError for an archive that is missing, damaged, of an earlier Keras, or with pickled weights (.npz).
+    Raises SourceError for an archive that is missing, damaged, of a Keras to come, or with pickled weights (.npz).
     """
     path = Path(path)
-    check_file(path, _SIGNATURE, kind="a .keras archive (zip)")
+    if not path.is_dir():
+        check_file(path, _SIGNATURE, kind="a .keras archive (zip)")
     source = Source.of(path)
     metadata, config = source.json(METADATA), source.json(CONFIG)
     version = h5.check_version(_text(metadata.get("keras_version")), path)
-    compile_config = config.pop("compile_config", None)
-    compile_config = compile_config if isinstance(compile_config, dict) else None
+    compiled = config.pop("compile_config", None)
+    compiled = compiled if isinstance(compiled, dict) else None
+    old = h5.is_old(version)
     with source.weights() as file:
         tree = Tree(file, path)
-        layers = dict(_stores(tree))
-        info = h5.optimizer_info((compile_config or {}).get("optimizer"))
-        raw, notes = _names(config, layers, info=info, version=version, path=path)
-        specs = {
-            name: layers[address.rpartition("/vars/")[0]].specs[address] for name, address in raw.items()
-        }
-        for name in filter(h5.is_counter, raw):
-            h5.check_counter(tree.array(raw[name]), f"{path}: {raw[name]}")
+        held = stores.of(tree)
+        info = keras2.optimizer_info((compiled or {}).get("optimizer"), keras_version=version)
+        if old and info is not None and info.inner is info and _INNER in held.sizes:
+            info = _wrapped(info)
+        found = _found(config, held, info=info, version=version, path=path)
+        h5.check_counters(lambda a: held.array(tree, a), found.addresses, path)
+        specs = {name: held.spec(address) for name, address in found.addresses.items()}
+        unbuilt = h5.is_unbuilt(specs, lambda name: held.array(tree, found.addresses[name]), info)
+    made = h5.configured(info, specs) if old else {}
+    specs |= {name: Spec(array.dtype.name, array.shape) for name, array in made.items()}
 
     def load(name: str) -> np.ndarray[Any, Any]:
+        if name in made:
+            return made[name]
         with source.weights() as again:
-            return Tree(again, path).array(raw[name], expected=specs[name])
+            return held.array(Tree(again, path), found.addresses[name], expected=specs[name])
 
     return TrainState(
         format="keras",
         path=path,
         arrays=Arrays(specs, read=load),
         model_config=config,
-        compile_config=compile_config,
+        compile_config=compiled,
         optimizer=info,
         keras_version=version,
-        raw_names=raw,
-        notes=notes,
+        flavour="tf_keras" if old else "keras",
+        raw_names=found.addresses | dict.fromkeys(made, h5.FROM_CONFIG),
+        places=found.places,
+        unheld=(_OPTIMIZER,) if unbuilt else h5.unheld(info, specs) if old else (),
+        notes=(*found.notes, h5.UNBUILT) if unbuilt else found.notes,
     )
 
 
@@ -89,97 +101,116 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def _wrapped(info: OptimizerInfo) -> OptimizerInfo:
+    """Keras 2 describes the inner optimizer alone."""
+    inner = {"class_name": info.class_name, "config": dict(info.config)}
+    return OptimizerInfo("LossScaleOptimizer", {"inner_optimizer": inner}, info.legacy)
+
+
 @dataclass(frozen=True)
-class _Store:
-    """What one layer or optimizer stores: its own name where the file has it, and its arrays by address."""
+class _Found:
+    """Canonical name -> address, and -> position as Keras's own walk over a live model gives it."""
 
-    name: str | None
-    specs: Mapping[str, Spec]
-
-
-def _stores(tree: Tree, address: str = "", depth: int = 0) -> Iterator[tuple[str, _Store]]:
-    """(address of a layer or optimizer, what it stores), for every one with a group `vars`."""
-    if depth > _DEPTH_LIMIT:
-        raise SourceError(f"{tree.path}: {address:.80} lies too deep: not a file of Keras.")
-    children = tree.children()
-    if "vars" in children:
-        held = tree.group("vars")
-        numbered = sorted(held.children(), key=lambda n: (len(n), n))
-        if numbered != [str(n) for n in range(len(numbered))]:
-            raise SourceError(f"{tree.path}: {held.address} holds {numbered[:9]}, which is not 0, 1, 2, ...")
-        prefix = f"{address}/vars" if address else "vars"
-        yield address, _Store(held.attribute("name"), {f"{prefix}/{n}": held.spec(n) for n in numbered})
-    for child in children:
-        if child != "vars" and tree.is_group(child):
-            yield from _stores(tree.group(child), f"{address}/{child}" if address else child, depth + 1)
+    addresses: dict[str, str]
+    places: dict[str, str]
+    notes: tuple[str, ...]
 
 
-def _names(
-    config: Mapping[str, Any],
-    stores: Mapping[str, _Store],
-    *,
-    info: OptimizerInfo | None,
-    version: str,
-    path: Path,
-) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Canonical name -> address, and what had to be assumed."""
-    sizes = {a: len(s.specs) for a, s in stores.items()}
+def _found(
+    config: dict[str, Any], held: Stores, *, info: OptimizerInfo | None, version: str | None, path: Path
+) -> _Found:
+    old = h5.is_old(version)
+    ours = keras2.as_keras3(config) if old else config
     with damage(path, CONFIG):
-        stored, unknown = layouts.variables(config, sizes)
-        labels = names.Scheme.of(config).canonical([v.path for v in stored])
-    notes = [f"the variables of {layer} have no names in this file: they are numbered" for layer in unknown]
-    raw = {f"model/{label}": v.address for label, v in zip(labels, stored, strict=True)}
-    if "optimizer" not in stores:
-        if info is not None:
+        stored, unknown = layers.variables(ours, held.of_model(old=old), twice=_minor(version) < (2, 14))
+        labels = names.Scheme.of(ours).canonical([v.path for v in stored])
+    notes = _nameless(unknown)
+    addresses = {f"model/{label}": v.address for label, v in zip(labels, stored, strict=True)}
+    places = {f"model/{label}": v.place for label, v in zip(labels, stored, strict=True)}
+    if _OPTIMIZER not in held.sizes:
+        if info is not None and not (old and info.legacy):
             raise SourceError(
                 f"{path}: the optimizer's variables are missing from {WEIGHTS}; the file is damaged."
             )
-        return raw, (*notes, h5.NO_OPTIMIZER)
-    trained = config.get("config", {}).get("trainable", True)
-    root = config.get("config", {}).get("name")
-    owners = [
-        layouts.Owner(label, f"{root}/{v.path}", _spec(stores, v.address).shape)
-        for label, v in zip(labels, stored, strict=True)
-        if v.trainable and trained
-    ]
-    found, note = _optimizer(stores, info, owners, version=version)
-    if ITERATION not in found:
+        return _Found(addresses, places, (*notes, h5.NO_OPTIMIZER))
+    named = list(zip(labels, stored, strict=True))
+    trains = bool((ours.get("config") or {}).get("trainable", True))
+    ways = {
+        tuple(found)
+        for flags in layers.trained(stored)
+        for found in [_ordered(held, named, [flag and trains for flag in flags], info=info, version=version)]
+        if found is not None
+    }
+    slots, note = _numbered(held, info, version, ways.pop() if len(ways) == 1 else None)
+    if ITERATION not in slots:
         raise SourceError(f"{path}: the optimizer has no iteration count in {WEIGHTS}; the file is damaged.")
-    return raw | found, (*notes, *note)
+    return _Found(addresses | slots, places | slots, (*notes, *note))
 
 
-def _spec(stores: Mapping[str, _Store], address: str) -> Spec:
-    return stores[address.rpartition("/vars/")[0]].specs[address]
+def _nameless(unknown: list[str]) -> list[str]:
+    if not unknown:
+        return []
+    more = f" and of {len(unknown) - 1} more layers" if unknown[1:] else ""
+    return [f"the variables of {unknown[0]}{more} have no names in this file: they are numbered"]
 
 
-def _optimizer(
-    stores: Mapping[str, _Store], info: OptimizerInfo | None, owners: list[layouts.Owner], *, version: str
-) -> tuple[dict[str, str], list[str]]:
-    """The optimizer's variables: scalars by name, slots by name where the whole order can be derived."""
-    addresses = list(stores["optimizer"].specs)
-    shapes = [spec.shape for spec in stores["optimizer"].specs.values()]
-    notes, start = [], 0
+# ---- the optimizer ----
+
+
+def _ordered(
+    held: Stores,
+    model: list[tuple[str, Stored]],
+    trained: list[bool],
+    *,
+    info: OptimizerInfo | None,
+    version: str | None,
+) -> list[str] | None:
+    """Names of all the optimizer's variables but a LossScaleOptimizer's own; None where they cannot be derived."""
     if info is None:
-        notes.append(
-            "the optimizer's settings are missing (Keras drops them once it has saved the model as .h5)"
-        )
-    wrapped = "optimizer/inner_optimizer" in stores
-    if wrapped:
-        start = len(layouts.LOSS_SCALE)
-        if info is not None and info.inner is info:
-            notes.append(
-                "the optimizer is wrapped in a LossScaleOptimizer, which the file's settings leave out"
-            )
-    inner = info.inner if info else OptimizerInfo("", {"learning_rate": {}})
-    labels = layouts.optimizer_names(inner, owners, shapes[start:], keras_version=_minor(version))
-    if labels is None:
-        known = [name for name, _ in layouts.scalars(inner)]
-        labels = known + [f"optimizer/vars/{n}" for n in range(start + len(known), len(addresses))]
-        notes.append(_NUMBERED if len(labels) > len(known) else _UNBUILT)
-    own = [f"optimizer/loss_scale/{name}" for name in layouts.LOSS_SCALE[:start]]
-    return dict(zip(own + labels, addresses, strict=False)), notes
+        return None
+    places = held.variables(_OPTIMIZER)[_around(held, version) :]
+    shapes = [held.spec(v.address).shape for _, v in model]
+    if h5.is_old(version):
+        variables = [keras2.Weight(place, held.spec(place).shape) for place in places]
+        mine = [
+            keras2.Owner(label, v.path, shape, flag)
+            for (label, v), shape, flag in zip(model, shapes, trained, strict=True)
+        ]
+        labels, notes = keras2.optimizer_names(info, variables, mine)
+        return None if notes else labels
+    owners = [
+        layouts.Owner(label, v.path, shape)
+        for (label, v), shape, flag in zip(model, shapes, trained, strict=True)
+        if flag
+    ]
+    wanted = [held.spec(place).shape for place in places]
+    return layouts.optimizer_names(info.inner, owners, wanted, keras_version=_minor(version))
 
 
-def _minor(version: str) -> tuple[int, int]:
-    major, minor, *_ = (*version.split("."), "0")
+def _around(held: Stores, version: str | None) -> int:
+    """How many variables a LossScaleOptimizer has before those of the one inside it; Keras 2 leaves them out."""
+    return len(layouts.LOSS_SCALE) if _INNER in held.sizes and not h5.is_old(version) else 0
+
+
+def _numbered(
+    held: Stores, info: OptimizerInfo | None, version: str | None, ordered: tuple[str, ...] | None
+) -> tuple[dict[str, str], list[str]]:
+    """Canonical name -> address, and what had to be assumed. Without an order, all but the first are numbered."""
+    places, around = held.variables(_OPTIMIZER), _around(held, version)
+    notes = [] if info is not None or h5.is_old(version) else [_NO_SETTINGS]
+    if h5.is_old(version) and info is not None and not info.config:
+        notes.append(_NO_RATE)
+    if around and info is not None and info.inner is info:
+        notes.append(_WRAPPED)
+    if ordered is None:
+        inner = info.inner if info else OptimizerInfo("", {"learning_rate": {}})
+        known = [ITERATION] if h5.is_old(version) else [name for name, _ in layouts.scalars(inner)]
+        ordered = (*known, *places[around + len(known) :])
+        notes += [_NUMBERED] if len(places) > around + len(known) else []
+    own = [f"optimizer/loss_scale/{name}" for name in layouts.LOSS_SCALE[:around]]
+    return dict(zip([*own, *ordered], places, strict=False)), notes
+
+
+def _minor(version: str | None) -> tuple[int, int]:
+    major, minor, *_ = (*(version or "3").split("."), "0")
     return int(major), int(minor) if minor.isdigit() else 0

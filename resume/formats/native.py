@@ -85,10 +85,13 @@ def read(path: Path) -> TrainState:
         arrays=Arrays({n: p.spec for n, p in places.items()}, read=lambda n: _array(path, n, places[n])),
         model_config=_model_config(path, manifest),
         compile_config=plain.decode(manifest["compile"]),
-        optimizer=OptimizerInfo(optimizer["class_name"], plain.decode(optimizer["config"]))
+        optimizer=OptimizerInfo(
+            optimizer["class_name"], plain.decode(optimizer["config"]), optimizer.get("legacy", False)
+        )
         if optimizer
         else None,
         keras_version=manifest["versions"].get("keras"),
+        flavour=manifest.get("flavour", "keras"),
         epoch=manifest["epoch"],
         batch=manifest["batch"],
         progress=manifest["progress"],
@@ -161,9 +164,14 @@ def _manifest(state: TrainState, places: Mapping[str, Place]) -> dict[str, Any]:
         "epoch": state.epoch,
         "batch": state.batch,
         "versions": {"keras": state.keras_version},
+        "flavour": state.flavour or "keras",
         "time": time.time(),
         "optimizer": optimizer
-        and {"class_name": optimizer.class_name, "config": plain.encode(optimizer.config)},
+        and {
+            "class_name": optimizer.class_name,
+            "config": plain.encode(optimizer.config),
+            "legacy": optimizer.legacy,
+        },
         "compile": plain.encode(state.compile_config),
         "progress": state.progress,
         "raw_names": dict(state.raw_names),

@@ -20,8 +20,8 @@ from resume.state import Arrays, OptimizerInfo, TrainState
 Make = Callable[..., TrainState]
 
 KEYS = [
-    "format", "keras_version", "optimizer", "iterations", "learning_rate", "num_weights", "num_slots", "complete",
-    "custom_objects", "epoch", "batch", "bytes",
+    "format", "keras_version", "flavour", "optimizer", "iterations", "learning_rate", "num_weights", "num_slots",
+    "complete", "custom_objects", "epoch", "batch", "bytes",
 ]  # fmt: skip
 
 
@@ -32,6 +32,7 @@ def test_lines(tmp_path: Path, make_state: Make, capsys: pytest.CaptureFixture[s
         f"path            {path}\n"
         "format          native\n"
         "keras version   3.12.0\n"
+        "flavour         keras\n"
         "optimizer       SGD\n"
         "iterations      7\n"
         "learning rate   0.125\n"
@@ -57,6 +58,7 @@ def test_json_of_a_run_is_of_its_newest(
         "path": f"{tmp_path}/checkpoints/step-00000008",
         "format": "native",
         "keras_version": "3.12.0",
+        "flavour": "keras",
         "optimizer": "SGD",
         "iterations": 8,
         "learning_rate": 0.125,
@@ -100,7 +102,9 @@ def test_a_foreign_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     out = capsys.readouterr().out
     assert "custom objects  Mine\n" in out
     assert "complete        no\n" in out
-    assert out.endswith("note: this file was saved without its optimizer\n")
+    assert "not complete: this file was saved without its optimizer\n" in out
+    assert out.count("saved without its optimizer") == 1
+    assert out.endswith("  custom_objects:\n    Mine: YOUR.MODULE.Mine\n")
 
 
 def test_nothing_there(tmp_path: Path) -> None:
@@ -127,7 +131,7 @@ def state(class_name: str, config: dict[str, Any], *slots: str) -> TrainState:
 
 
 def of(shapes: dict[str, tuple[int, ...]], class_name: str, config: dict[str, Any]) -> TrainState:
-    arrays = Arrays.of({name: np.zeros(shape, "int64") for name, shape in shapes.items()})
+    arrays = Arrays.of({name: np.ones(shape, "int64") for name, shape in shapes.items()})
     return TrainState(format="h5", path=Path(), arrays=arrays, optimizer=OptimizerInfo(class_name, config))
 
 
@@ -210,7 +214,7 @@ def test_weights_counter_and_optimizer(make_state: Make) -> None:
     for part in ("model/", "optimizer/iteration", "optimizer/momentum"):
         assert not inspect.complete(without(part)), part
     assert inspect.complete(without("optimizer/learning_rate"))
-    assert not inspect.complete(replace(whole, optimizer=None))
+    assert inspect.complete(replace(whole, optimizer=None))  # the settings are no part of the arrays
 
 
 def test_a_wrapped_optimizer_is_judged_by_the_inner_one() -> None:
@@ -240,3 +244,171 @@ def test_custom_objects(make_state: Make) -> None:
     )
     described = inspect.described(make_state(1, model_config=config, optimizer=optimizer))
     assert described["custom_objects"] == ["Gate", "Warmup", "wavy"]
+
+
+# ---- what it says of what is missing ----
+
+
+@pytest.mark.parametrize(
+    ("class_name", "slots", "said"),
+    [
+        ("Adam", ("momentum",), ["no velocity slots, which Adam has"]),
+        ("Adam", (), ["no momentum slots, which Adam has", "no velocity slots, which Adam has"]),
+        ("Adam", ("momentum", "velocity/a/kernel"), ["no velocity slot for a/bias and 1 more"]),
+        ("Adam", ("momentum", "velocity/a/kernel", "velocity/a/bias"), ["no velocity slot for b/kernel"]),
+        ("Adam", ADAM, []),
+    ],
+)
+def test_which_slots_are_missing(class_name: str, slots: tuple[str, ...], said: list[str]) -> None:
+    assert inspect.lacking(state(class_name, {}, *slots)) == said
+
+
+def test_numbered_slots_that_do_not_come_out_even() -> None:
+    shapes: dict[str, tuple[int, ...]] = {"model/a/kernel": (3, 2), "optimizer/iteration": ()}
+    odd = of(shapes | {"optimizer/vars/2": (3, 2)}, "Adam", {})
+    assert inspect.lacking(odd) == ["1 numbered slots, which is not 2 for every variable"]
+
+
+def test_an_optimizer_that_has_made_no_step_needs_no_slots(make_state: Make) -> None:
+    def without_slots(step: int) -> TrainState:
+        state = make_state(step)
+        kept = {n: a for n, a in state.arrays.items() if "momentum" not in n}
+        return replace(state, arrays=Arrays.of(kept))
+
+    assert inspect.complete(without_slots(0))
+    assert inspect.lacking(without_slots(1)) == ["no momentum slots, which SGD has"]
+    zeroed = replace(make_state(0), arrays=Arrays.of(
+        {n: a for n, a in make_state(0).arrays.items() if n != "optimizer/momentum/dense/bias"}
+    ))  # fmt: skip
+    assert inspect.complete(make_state(0))
+    assert inspect.described(zeroed)["num_slots"] == 1
+
+
+def test_why_a_source_is_not_complete(make_state: Make) -> None:
+    whole = make_state(7)
+
+    def kept(*prefixes: str, **facts: Any) -> list[str]:
+        arrays = {n: a for n, a in whole.arrays.items() if n.startswith(prefixes)}
+        return inspect.lacking(replace(whole, arrays=Arrays.of(arrays), **facts))
+
+    assert kept("model/", "optimizer/") == []
+    assert (
+        kept("model/")
+        == kept("model/", "optimizer/learning_rate")
+        == ["this file was saved without its optimizer"]
+    )
+    assert kept("optimizer/") == ["no weights"]
+    assert kept("model/", "optimizer/momentum") == ["no iteration count"]
+    assert kept("model/", "optimizer/", optimizer=None) == []
+    assert kept("model/", "optimizer/iteration", optimizer=None) == [
+        "no slots, and no settings of the optimizer that would say whether it has any"
+    ]
+
+
+def test_remarks_say_each_thing_once(make_state: Make) -> None:
+    bare = replace(
+        make_state(7),
+        arrays=Arrays.of({"model/a": np.zeros(1)}),
+        notes=("this file was saved without its optimizer", "guessed"),
+    )
+    assert list(inspect.remarks(bare)) == [
+        "not complete: this file was saved without its optimizer",
+        "note: guessed",
+    ]
+    assert list(inspect.remarks(make_state(7))) == []
+
+
+# ---- custom objects ----
+
+
+def lambda_layer(name: str, function: Any, **more: Any) -> dict[str, Any]:
+    return {"class_name": "Lambda", "config": {"name": name, "function": function, **more}}
+
+
+CODE2: dict[str, Any] = {"function": ["4wEAAAA=\n", None, None], "function_type": "lambda"}
+CODE3 = {"class_name": "__lambda__", "config": {"code": "4wEAAAA=", "defaults": None, "closure": None}}
+
+
+def with_layers(make_state: Make, *layers: dict[str, Any], **facts: Any) -> TrainState:
+    model = {"class_name": "Sequential", "config": {"name": "s", "layers": list(layers)}}
+    return make_state(1, model_config=model, **facts)
+
+
+@pytest.mark.parametrize("layer", [lambda_layer("half", **CODE2), lambda_layer("half", CODE3)])
+def test_one_lambda(make_state: Make, layer: dict[str, Any]) -> None:
+    state = with_layers(make_state, layer)
+    assert inspect.described(state)["custom_objects"] == ["<lambda>"]
+    assert list(inspect.remarks(state)) == [
+        "custom objects: add to the configuration where each is imported from",
+        "  custom_objects:",
+        '    "<lambda>": YOUR.MODULE.FUNCTION',
+        "  (layer half: the code in the file is never run; name a function of yours that computes the same)",
+    ]
+
+
+def test_several_lambdas_are_told_by_their_layers(make_state: Make) -> None:
+    nested = {"class_name": "Sequential", "config": {"name": "in", "layers": [lambda_layer("b", CODE3)]}}
+    state = with_layers(make_state, lambda_layer("a", **CODE2), nested)
+    assert inspect.described(state)["custom_objects"] == ["<lambda>"]
+    assert list(inspect.remarks(state))[2:4] == [
+        '    "a": YOUR.MODULE.FUNCTION',
+        '    "b": YOUR.MODULE.FUNCTION',
+    ]
+
+
+def test_a_lambda_of_a_named_function_is_that_name(make_state: Make) -> None:
+    layer = lambda_layer("half", "halved", function_type="function", module="mine")
+    assert inspect.described(with_layers(make_state, layer))["custom_objects"] == ["halved"]
+
+
+def test_all_names_of_a_keras_2_file_at_once(make_state: Make) -> None:
+    """Keras 2 says no module: whatever is not Keras's own by name."""
+    state = with_layers(
+        make_state,
+        {"class_name": "Dense", "config": {"name": "d", "activation": "wavy", "kernel_initializer": {
+            "class_name": "GlorotUniform", "config": {"seed": None}}}},
+        {"class_name": "fx>ScaledDense", "config": {"name": "s"}},
+        compile_config={"loss": "huberish", "metrics": ["mae"], "optimizer_config": {
+            "class_name": "Custom>Mine", "config": {}}},
+        keras_version="2.8.0",
+    )  # fmt: skip
+    assert inspect.described(state)["custom_objects"] == ["Mine", "ScaledDense", "huberish", "wavy"]
+
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+
+
+@pytest.mark.parametrize(
+    ("run", "names"),
+    [
+        ("o14_e212_custom_reg_adam", ["BiasMetric", "ScaledDense", "fx_huberish"]),
+        ("o30_e215_custom_unreg_legacy_adam", ["PlainScale", "plain_loss", "plain_mae"]),
+        ("o40_k38_custom_reg_adam", ["BiasMetric", "ScaledDense", "fx_huberish"]),
+        ("o45_k315_mlp_adam_control", []),
+    ],
+)
+def test_real_files(run: str, names: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    case = json.loads((FIXTURES / run / "case.json").read_text())
+    for file in case["files"]:
+        assert inspect.run([str(FIXTURES / run / file["path"]), "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["custom_objects"] == (names if not file["format"].startswith("weights") else [])
+        assert found["complete"] is True
+        assert found["iterations"] == case["optimizer"]["iterations"]
+        assert found["num_weights"] == len(case["weights"])
+        assert found["flavour"] == ("keras" if case["generator"]["keras"][0] == "3" else "tf_keras")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "o31_e215_mlp_adam_noopt/model.h5",
+        "o18_e215_mlp_adam/weights.h5",
+        "o19_e215_mlp_legacy_adam/model.keras",
+    ],
+)
+def test_files_without_their_optimizer_say_so(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert inspect.run([str(FIXTURES / path)]) == 0
+    out = capsys.readouterr().out
+    assert "complete        no\n" in out
+    assert "not complete: this file was saved without its optimizer\n" in out

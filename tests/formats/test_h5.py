@@ -146,8 +146,8 @@ def _link(link: Any) -> Callable[[Path], None]:
     return _edit(change)
 
 
-def _old(file: h5py.File) -> None:
-    file.attrs["keras_version"] = "2.15.0"
+def _future(file: h5py.File) -> None:
+    file.attrs["keras_version"] = "4.0.0"
 
 
 def _no_config(file: h5py.File) -> None:
@@ -179,7 +179,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "truncated": (lambda p: p.write_bytes(p.read_bytes()[:3000]), "damaged or was cut off"),
     "magic": (lambda p: p.write_bytes(b"not hdf5" * 100), "not an HDF5 file"),
     "json": (_edit(_bad_json), "model_config cannot be read"),
-    "keras 2": (_edit(_old), r"written by Keras 2\.15\.0"),
+    "future": (_edit(_future), r"written by Keras 4\.0\.0; files of Keras 1 to 3 can be read"),
     "no config": (_edit(_no_config), "not a Keras model"),
     "no optimizer": (_edit(_no_optimizer), "optimizer_weights is missing"),
     "no slot": (_edit(_no_slot), "dense_kernel_momentum is missing"),
@@ -248,3 +248,171 @@ def test_a_shared_layer_is_one_variable_and_namesakes_are_two(tmp_path: Path) ->
     assert namesakes.arrays["model/x/kernel~2"].tolist() == [2.0, 2.0]
     with pytest.raises(SourceError, match="could belong to more than one variable called x/kernel"):
         h5.read(_two_models(tmp_path / "mixed.h5", 2.0, slots=True))
+
+
+# ---- standalone Keras ----
+
+
+def _keras_2_0(path: Path, version: str, kind: str, variables: list[Any]) -> Path:
+    """As Keras 2.0 saved it: two layers, `b` before `a`, and an optimizer whose variables only have numbers."""
+    layers = [
+        {
+            "class_name": "Dense",
+            "config": {"name": name, "units": units, "trainable": True, "use_bias": False},
+        }
+        for name, units in (("b", 3), ("a", 4))
+    ]
+    training = {"loss": "mse", "metrics": [], "optimizer_config": {"class_name": kind, "config": {"lr": 0.5}}}
+    with h5py.File(path, "w") as file:
+        file.attrs["keras_version"] = version
+        file.attrs["model_config"] = json.dumps({"class_name": "Sequential", "config": layers})
+        file.attrs["training_config"] = json.dumps(training)
+        group = file.create_group("model_weights")
+        group.attrs["layer_names"] = [b"b", b"a"]
+        for name, shape in (("b", (2, 3)), ("a", (3, 4))):
+            group.create_group(name).attrs["weight_names"] = [f"{name}/kernel:0".encode()]
+            group[f"{name}/{name}/kernel:0"] = np.ones(shape, "float32")
+        held = file.create_group("optimizer_weights")
+        held.attrs["weight_names"] = [f"Variable_{n}:0".encode() for n in range(len(variables))]
+        for n, array in enumerate(variables):
+            held[f"Variable_{n}:0"] = array
+    return path
+
+
+@pytest.mark.parametrize(
+    ("version", "order"), [("2.0.5", "ab"), ("2.0.6", "ba"), ("2.0.10", "ba"), ("2.2.4", "ba")]
+)
+def test_slots_went_by_name_until_keras_2_0_6(tmp_path: Path, version: str, order: str) -> None:
+    """keras/engine/training.py sorted the trainable weights by name in 2.0.5, and no longer in 2.0.6."""
+    shapes = {"a": (3, 4), "b": (2, 3)}
+    slots = [np.full(shapes[name], n, "float32") for n, name in enumerate(order * 2)]
+    state = h5.read(_keras_2_0(tmp_path / "old.h5", version, "Adam", [np.asarray(7.0, "float32"), *slots]))
+    assert state.notes == ()
+    for n, name in enumerate(order):
+        for role, value in (("momentum", n), ("velocity", n + 2)):
+            assert (
+                state.arrays[f"optimizer/{role}/{name}/kernel"].tolist()
+                == np.full(shapes[name], value).tolist()
+            )
+
+
+@pytest.mark.parametrize("kind", ["RMSprop", "Adagrad"])
+def test_an_optimizer_that_never_had_a_counter(tmp_path: Path, kind: str) -> None:
+    """keras/optimizers.py up to 2.2: RMSprop, Adagrad and Adadelta list their accumulators alone."""
+    path = _keras_2_0(
+        tmp_path / "old.h5", "2.2.0", kind, [np.ones((2, 3), "float32"), np.ones((3, 4), "float32")]
+    )
+    state = h5.read(path)
+    assert state.iterations is None
+    assert len(state.slots) == 2
+    assert state.notes == (f"Keras 2.2.0 did not save how many steps {kind} had made",)
+
+
+# ---- Keras 1 and 2 ----
+
+LAYER = {"class_name": "Dense", "config": {"name": "dense_1", "trainable": True}}
+CONFIG = {"class_name": "Sequential", "config": {"name": "sequential_1", "layers": [LAYER]}}
+
+
+def _keras2(
+    path: Path,
+    *,
+    version: str | None = "2.2.4",
+    optimizer: dict[str, Any] | None = None,
+    variables: dict[str, Any] | None = None,
+    config: dict[str, Any] = CONFIG,
+    bias: float = 0.5,
+) -> Path:
+    """One Dense layer, as Keras 2 lays it out."""
+    with h5py.File(path, "w") as file:
+        if version is not None:
+            file.attrs["keras_version"] = version.encode()
+        file.attrs["model_config"] = json.dumps(config).encode()
+        if optimizer is not None:
+            file.attrs["training_config"] = json.dumps({"loss": "mse", "optimizer_config": optimizer})
+        weights = file.create_group("model_weights")
+        weights.attrs["layer_names"] = [b"dense_1"]
+        group = weights.create_group("dense_1")
+        group.attrs["weight_names"] = [b"dense_1/kernel:0", b"dense_1/bias:0"]
+        group["dense_1/kernel:0"] = np.ones((2, 3), "float32")
+        group["dense_1/bias:0"] = np.full((3,), bias, "float32")
+        if variables is not None:
+            group = file.create_group("optimizer_weights")
+            group.attrs["weight_names"] = [name.encode() for name in variables]
+            for name, value in variables.items():
+                group[name] = value
+    return path
+
+
+SLOTS = {"Variable_1:0": np.ones((2, 3), "float32"), "Variable_2:0": np.ones((3,), "float32")}
+RMSPROP = {"class_name": "RMSprop", "config": {"lr": 0.25, "decay": 0.0}}
+ADAM = {"class_name": "Adam", "config": {"learning_rate": 0.25, "decay": 0.0}}
+
+
+def test_a_file_of_keras_2(tmp_path: Path) -> None:
+    variables = {"iterations:0": np.int64(7), **SLOTS}
+    state = h5.read(_keras2(tmp_path / "run.h5", optimizer=RMSPROP, variables=variables))
+    assert (state.format, state.flavour, state.keras_version) == ("h5", "tf_keras", "2.2.4")
+    assert state.weights == ("model/dense/kernel", "model/dense/bias")
+    assert state.slots == ("optimizer/velocity/dense/kernel", "optimizer/velocity/dense/bias")
+    assert state.places == {"model/dense/kernel": "dense_1/0", "model/dense/bias": "dense_1/1"}
+    assert state.raw_names["optimizer/velocity/dense/bias"] == "Variable_2:0"
+    assert state.raw_names["optimizer/learning_rate"] == "(configuration)"
+    assert (state.iterations, state.learning_rate) == (7, 0.25)
+    assert state.arrays["optimizer/learning_rate"].dtype == np.float32
+    assert state.notes == ()
+
+
+def test_a_sequential_of_keras_1_says_neither_its_name_nor_a_version(tmp_path: Path) -> None:
+    config = {"class_name": "Sequential", "config": [LAYER]}
+    state = h5.read(_keras2(tmp_path / "run.h5", version=None, config=config))
+    assert (state.flavour, state.keras_version) == ("tf_keras", None)
+    assert state.weights == ("model/dense/kernel", "model/dense/bias")
+
+
+def test_optimizers_that_did_not_save_their_count(tmp_path: Path) -> None:
+    state = h5.read(_keras2(tmp_path / "run.h5", optimizer=RMSPROP, variables=SLOTS))
+    assert state.iterations is None
+    assert len(state.slots) == 2
+    assert state.notes == ("Keras 2.2.4 did not save how many steps RMSprop had made",)
+
+
+def test_a_count_that_should_be_there(tmp_path: Path) -> None:
+    slots = {"Adam/dense_1/kernel/m:0": np.ones((2, 3), "float32")}
+    with pytest.raises(SourceError, match="no iteration count; the file is damaged"):
+        h5.read(_keras2(tmp_path / "run.h5", version="2.8.0", optimizer=ADAM, variables=slots))
+
+
+def test_a_slot_of_another_shape(tmp_path: Path) -> None:
+    slots = {"Adam/iter:0": np.int64(1), "Adam/dense_1/kernel/m:0": np.ones((5, 3), "float32")}
+    with pytest.raises(SourceError, match=r"another shape .*\[2, 3\] -> \[5, 3\]\.\nThe file is damaged"):
+        h5.read(_keras2(tmp_path / "run.h5", version="2.8.0", optimizer=ADAM, variables=slots))
+
+
+def test_compiled_and_not_trained_yet(tmp_path: Path) -> None:
+    """Legacy optimizers make their variables in the first step, and Keras 2 writes no group for none."""
+    fresh = h5.read(_keras2(tmp_path / "fresh.h5", version="2.8.0", optimizer=ADAM, bias=0.0))
+    assert (fresh.notes, fresh.unheld) == ((h5.UNBUILT,), ("optimizer",))
+    other = h5.read(_keras2(tmp_path / "other.h5", version="2.8.0", optimizer=ADAM, bias=0.5))
+    assert (other.notes, other.unheld) == ((h5.UNTRAINED,), ())
+
+
+def test_later_optimizers_always_have_their_count(tmp_path: Path) -> None:
+    optimizer = {"class_name": "Custom>Adam", "config": {"jit_compile": False, "learning_rate": 0.5}}
+    with pytest.raises(SourceError, match="optimizer_weights is missing; the file is damaged"):
+        h5.read(_keras2(tmp_path / "run.h5", version="2.12.0", optimizer=optimizer))
+
+
+def test_settings_that_are_missing(tmp_path: Path) -> None:
+    variables = {"Adam/iter:0": np.int64(3), "Adam/dense_1/kernel/m:0": np.ones((2, 3), "float32")}
+    state = h5.read(_keras2(tmp_path / "run.h5", version="2.8.0", variables=variables))
+    assert state.notes == (h5.NO_SETTINGS,)
+    assert state.slots == ("optimizer/m/dense/kernel",)
+
+
+def test_groups_that_are_not_listed(tmp_path: Path) -> None:
+    path = _keras2(tmp_path / "run.h5")
+    with h5py.File(path, "r+") as file:
+        file["model_weights"].create_group("dense_9")
+    with pytest.raises(SourceError, match=r"layer_names and the groups of model_weights differ \(dense_9\)"):
+        h5.read(path)

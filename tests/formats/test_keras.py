@@ -145,11 +145,11 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, bytes]], Any], str]] = {
     "npz": (_npz, "pickles, which are not opened"),
     "json": (lambda m: m.update({"config.json": b"{"}), r"config\.json cannot be read"),
     "twice": (lambda m: m.update({"config.json": b'{"a": 1, "a": 2}'}), "the key 'a' occurs twice"),
-    "keras 2": (
-        _json("metadata.json", lambda c: c.update(keras_version="2.13.1")),
-        r"written by Keras 2\.13\.1",
+    "future": (
+        _json("metadata.json", lambda c: c.update(keras_version="4.0.0")),
+        r"written by Keras 4\.0\.0; files of Keras 1 to 3 can be read",
     ),
-    "weights": (lambda m: m.update({"model.weights.h5": b"x" * 5000}), "its weights file cannot be read"),
+    "weights": (lambda m: m.update({"model.weights.h5": b"x" * 5000}), "cannot be read"),
     "negative": (_counter(np.int64(-3)), "the iteration count, is -3"),
     "infinite": (_counter(np.float32("inf")), "the iteration count, is inf"),
     "gap": (_weights(_gap), "optimizer/vars holds .* which is not 0, 1, 2"),

@@ -1,0 +1,103 @@
+"""Keras 3 or tf_keras: a file continues in the generation that it was born in.
+
+Both may live in one process. tf_keras is imported when a source, a model or the configuration asks for it: it costs
+more than a second, and most runs never do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+
+from resume.errors import UsageError
+from resume.state import TrainState
+
+KERAS, TF_KERAS = "keras", "tf_keras"
+
+
+def library(name: str) -> Any:
+    """The Keras of this flavour as a module. Raises UsageError where tf_keras is not installed."""
+    if name == KERAS:
+        return keras
+    try:
+        found = importlib.import_module(TF_KERAS)
+    except ImportError as error:
+        raise UsageError(
+            f"a run of Keras 2 continues in tf_keras, which cannot be imported ({error}): pip install tf_keras"
+        ) from error
+    # Dropout and its like then draw from generators whose state is a variable; the older operations hide theirs.
+    found.backend.experimental.enable_tf_random_generator()
+    return found
+
+
+def of(item: object) -> str:
+    """The flavour of a model, layer, optimizer or callback, by the classes that it is made of."""
+    return (
+        TF_KERAS if any(kind.__module__.split(".")[0] == TF_KERAS for kind in type(item).__mro__) else KERAS
+    )
+
+
+def kinds(path: str) -> tuple[Any, ...]:
+    """The class at `path` ("callbacks.CSVLogger") in each flavour that is imported: for isinstance."""
+    return tuple(_kinds(path))
+
+
+def _kinds(path: str) -> Iterator[Any]:
+    for name in (KERAS, TF_KERAS):
+        found: Any = sys.modules.get(name)
+        for part in path.split("."):
+            found = getattr(found, part, None)
+        if isinstance(found, type):
+            yield found
+
+
+def imported() -> list[Any]:
+    """Keras 3, and tf_keras where anything has imported it."""
+    return [library(name) for name in (KERAS, TF_KERAS) if name in sys.modules]
+
+
+@contextlib.contextmanager
+def custom_objects(custom: Mapping[str, Any]) -> Iterator[None]:
+    """Within: the libraries find these objects by name."""
+    with contextlib.ExitStack() as scopes:
+        for found in imported():
+            scopes.enter_context(found.saving.custom_object_scope(dict(custom)))
+        yield
+
+
+def set_policy(name: str) -> None:
+    """The global dtype policy, in every library that is imported."""
+    for found in imported():
+        found.mixed_precision.set_global_policy(name)
+
+
+def is_compiled(model: Any) -> bool:
+    return bool(model._is_compiled if of(model) == TF_KERAS else model.compiled)
+
+
+def spelled(config: Any, born: str) -> Any:
+    """A configuration node with Keras's own classes taken from the flavour: `keras.X` becomes `tf_keras.X`.
+
+    So the shipped optimizers and callbacks serve both, and a run of Keras 2 needs no configuration of its own.
+    """
+    if born == KERAS:
+        return config
+    if isinstance(config, Mapping):
+        return {k: _renamed(v) if k == "_target_" else spelled(v, born) for k, v in config.items()}
+    return [spelled(item, born) for item in config] if isinstance(config, list) else config
+
+
+def _renamed(path: Any) -> Any:
+    return f"tf_{path}" if str(path).startswith("keras.") else path
+
+
+def chosen(wanted: str, state: TrainState | None) -> str:
+    """`wanted` where it names a flavour; for "auto", the one that the source was born in; Keras 3 where none tells."""
+    if wanted != "auto":
+        return wanted
+    return (state.flavour if state else None) or KERAS

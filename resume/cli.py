@@ -17,6 +17,7 @@ _COMMANDS = {
     "list": "the checkpoints of a run",
     "inspect": "what a checkpoint or a model file holds",
     "diff": "where two of them differ: settings, position, every array",
+    "convert": "write a source in another format, a model of Keras 2 as Keras 3",
     "verify": "re-read every digest of a checkpoint, or of a run and its lineage",
 }
 _PATHS = ("ckpt", "run_dir")

@@ -46,6 +46,21 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Remedy:
+    """How a command says what it left undone, and how a user accepts a loss; {} takes names, comma-separated."""
+
+    undone: str = "nothing was trained"
+    option: str = "'checkpoint.accept=[{}]'"
+
+    def accepting(self, names: Sequence[str]) -> str:
+        python = ", ".join(f"'{name}'" for name in names)
+        return f"{self.option.format(','.join(names))} (in Python: accept=[{python}])"
+
+
+TRAINING = Remedy()
+
+
+@dataclass(frozen=True)
 class Proof:
     """What a restore has shown. `arrays`: how many were re-read from the live objects and found bit-equal."""
 
@@ -70,21 +85,18 @@ class Proof:
         ]
         return out + [f"  {line}" for line in summary(self.findings)]
 
-    def demand(self, *, source: str) -> None:
-        """Raises ContinuityError unless the verdict allows training."""
+    def demand(self, *, source: str, remedy: Remedy = TRAINING) -> None:
+        """Raises ContinuityError unless the verdict allows to go on."""
         if self.verdict != BROKEN:
             return
         open_findings = [f for f in self.findings if not f.accepted]
         names = sorted({accept_name(f) for f in open_findings if f.kind in ("missing", "unused")})
-        remedy = (
-            f"\nTo go on all the same and lose that: 'checkpoint.accept=[{','.join(names)}]'"
-            if names and len(names) == len({accept_name(f) for f in open_findings})
-            else ""
-        )
+        curable = names and len(names) == len({accept_name(f) for f in open_findings})
+        cure = f"\nTo go on all the same and lose that: {remedy.accepting(names)}" if curable else ""
         raise ContinuityError(
-            f"{source}: continuity broken, nothing was trained.\n"
+            f"{source}: continuity broken, {remedy.undone}.\n"
             + "\n".join(f"  {line}" for line in summary(open_findings))
-            + remedy
+            + cure
         )
 
 

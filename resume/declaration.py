@@ -202,8 +202,14 @@ def _leaves(name: str, saved: Any, found: Any, *, same_version: bool) -> Iterato
         for index, (ours, theirs) in enumerate(zip(saved, found, strict=True)):
             where = f"{name}.{index}" if len(saved) > 1 else name
             yield from _leaves(where, ours, theirs, same_version=same_version)
-    elif not _same(saved, found):
+    elif not _same(_alone(saved), _alone(found)):
         yield Leaf(name, saved, found)
+
+
+def _alone(value: Any) -> Any:
+    """`axis: [3]` of a Keras 2 layer is the `axis: 3` of Keras 3."""
+    single = _listed(value) and len(value) == 1 and isinstance(value[0], int | float)
+    return value[0] if single else value
 
 
 def _listed(value: Any) -> bool:

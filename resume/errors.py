@@ -2,6 +2,7 @@
 
 * ResumeError                 1   anything unforeseen
   + UsageError                2   a command line, a configuration or a source that cannot be used as given
+    x MissingObjectsError     2   custom objects of a source that nobody has named
     x SourceError             2   a file that is not there, is not a checkpoint, or is damaged
       . NewerSchemaError      2   a checkpoint of a later version of this package
     x DriftError              2   configuration and checkpoint disagree, and nobody said which one holds
@@ -26,6 +27,14 @@ class ResumeError(Exception):
 
 class UsageError(ResumeError):
     exit_code = 2
+
+
+class MissingObjectsError(UsageError):
+    """A source needs custom objects that nobody has named; `names` as the source has them."""
+
+    def __init__(self, message: str, names: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.names = names
 
 
 class SourceError(UsageError):

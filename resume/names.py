@@ -18,6 +18,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+# Beginnings of automatic names in Keras 2 -> in Keras 3.
+_FORMER = {"model": "functional"} | {
+    f"{base}_v{version}": base
+    for base in ("batch_normalization", "gru", "gru_cell", "lstm", "lstm_cell")
+    for version in (1, 2)
+}
 _NUMBERED = re.compile(r"^(?P<base>.*?)(?:_(?P<number>\d+))?$", re.DOTALL)
 # Roles of Keras's own optimizers: `w_velocity_hat` is a slot of `w`, even where a variable is called `w_velocity`.
 _ROLES = frozenset({
@@ -44,10 +50,16 @@ def split_number(name: str) -> tuple[str, int]:
 def automatic(layers: Iterable[tuple[str, str]]) -> frozenset[str]:
     """Of (class name, layer name) pairs, the layer names that Keras has chosen itself.
 
-    Bidirectional calls its copies of a layer `forward_lstm_3` and `backward_lstm_3`.
+    Bidirectional calls its copies of a layer `forward_lstm_3` and `backward_lstm_3`. A model that was moved from
+    Keras 2 to 3 has the names that Keras 2 chose: `model_3` of a functional one, `batch_normalization_v1`.
     """
-    bases = ((name, split_number(name)[0], snake_case(cls)) for cls, name in layers)
+    bases = ((name, _today(split_number(name)[0]), snake_case(cls)) for cls, name in layers)
     return frozenset(n for n, base, cls in bases if base in (cls, f"forward_{cls}", f"backward_{cls}"))
+
+
+def _today(base: str) -> str:
+    """What Keras 3 would have called a layer that nobody named."""
+    return _FORMER.get(base, base)
 
 
 def layers(model_config: Mapping[str, Any]) -> Iterator[tuple[str, str, tuple[str, ...]]]:
@@ -135,13 +147,13 @@ def _ranks(auto: Iterable[str]) -> dict[str, str]:
 
     Counted over all of `auto`, so that any subset of a model's variables gets the same names.
     """
-    numbers: dict[str, set[int]] = defaultdict(set)
+    numbers: dict[str, set[tuple[int, str]]] = defaultdict(set)
     for base, number in map(split_number, auto):
-        numbers[base].add(number)
+        numbers[_today(base)].add((number, base))
     return {
-        f"{base}_{number}" if number else base: f"{base}_{index}" if index else base
-        for base, found in numbers.items()
-        for index, number in enumerate(sorted(found))
+        f"{base}_{number}" if number else base: f"{today}_{index}" if index else today
+        for today, found in numbers.items()
+        for index, (number, base) in enumerate(sorted(found))
     }
 
 

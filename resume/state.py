@@ -164,7 +164,10 @@ class TrainState:
 
     @property
     def slots(self) -> tuple[str, ...]:
-        return tuple(name for name, spec in self.specs.items() if is_slot(name, spec))
+        """Slot variables of the model's own optimizer."""
+        return tuple(
+            name for name, spec in self.specs.items() if is_slot(name, spec) and name.startswith("optimizer/")
+        )
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -181,6 +184,8 @@ def is_slot(name: str, spec: Spec) -> bool:
     Of the numbered ones (`optimizer/vars/<n>`, where a source names none) those with a shape: the others are counters.
     """
     parts = name.split("/")
+    if parts[0] == "beside":
+        parts = ["optimizer", *parts[2:]]
     if parts[0] != "optimizer" or len(parts) < 3 or parts[1] in _NOT_ROLES:
         return False
     return parts[1] != NUMBERED or spec.shape != ()

@@ -37,6 +37,7 @@ def test_help(word: str, capsys: Captured) -> None:
         "list",
         "inspect",
         "diff",
+        "convert",
         "verify",
     ]
     assert err == ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from resume.continuity import NEVER_HELD, Finding, Proof, accept_name, accepts, prove, summary
+from resume.continuity import NEVER_HELD, Finding, Proof, Remedy, accept_name, accepts, prove, summary
 from resume.errors import ContinuityError
 from resume.state import Spec, spec_of
 
@@ -104,7 +104,12 @@ def test_the_message_says_what_to_type() -> None:
         "  optimizer/m/b: not in the source, started fresh: None -> float32[2, 2]\n"
         "  model/old: in the source, nothing live takes it: float32[2, 2] -> None\n"
         "To go on all the same and lose that: 'checkpoint.accept=[model/old,optimizer]'"
+        " (in Python: accept=['model/old', 'optimizer'])"
     )
+    with pytest.raises(
+        ContinuityError, match=r"nothing was written\.\n(.*\n)*.*: --accept model/old,optimizer \("
+    ):
+        proof.demand(source="a.keras", remedy=Remedy("nothing was written", "--accept {}"))
 
 
 def test_no_remedy_is_offered_that_would_not_do() -> None:

@@ -59,6 +59,13 @@ def test_what_only_says_how_a_file_was_written() -> None:
     assert compared(sequential(a), sequential(dense("one"))) == []
 
 
+def test_a_list_of_one_number_is_that_number() -> None:
+    """Keras 2 writes a BatchNormalization's `axis: [3]`."""
+    a, b, c = (sequential(dense("norm", config={"axis": axis})) for axis in ([3], 3, [1, 3]))
+    assert compared(a, b) == []
+    assert compared(b, c) == [Leaf("layers.norm.axis", 3, [1, 3])]
+
+
 def test_nested_models() -> None:
     a, b = (sequential({**sequential(dense("inner", units)), "name": "enc"}) for units in (3, 4))
     for model in (a, b):

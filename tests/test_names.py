@@ -43,6 +43,20 @@ def test_split_number(name: str, parts: tuple[str, int]) -> None:
     assert names.split_number(name) == parts
 
 
+def test_automatic_names_of_keras_2_are_those_of_keras_3() -> None:
+    pairs = [
+        ("Functional", "model_4"),
+        ("Functional", "functional_2"),
+        ("BatchNormalization", "batch_normalization_v1"),
+    ]
+    auto = names.automatic([*pairs, ("MobileNetV2", "mobile_net_v2_1"), ("Dense", "model")])
+    assert auto == {"model_4", "functional_2", "batch_normalization_v1", "mobile_net_v2_1"}
+    paths = ["model_4/w", "functional_2/w", "batch_normalization_v1/gamma", "mobile_net_v2_1/w"]
+    assert names.canonical(paths, root=None, auto=auto) == [
+        "functional_1/w", "functional/w", "batch_normalization/gamma", "mobile_net_v2/w"
+    ]  # fmt: skip
+
+
 def test_automatic_names_are_told_from_given_ones() -> None:
     pairs = [
         ("Dense", "dense_3"),

@@ -43,7 +43,7 @@ def described(state: TrainState) -> dict[str, Any]:
         "iterations": state.iterations,
         "learning_rate": state.learning_rate,
         "num_weights": len(state.weights),
-        "num_slots": len(state.slots),
+        "num_slots": sum(is_slot(name, spec) for name, spec in state.specs.items()),
         "complete": complete(state),
         "custom_objects": custom_objects(state),
         "epoch": state.epoch,
@@ -55,7 +55,11 @@ def described(state: TrainState) -> dict[str, Any]:
 def remarks(state: TrainState) -> Iterator[str]:
     """For people: what is not there, what a reader had to assume, what the configuration has to name."""
     missing = lacking(state)
-    for line in dict.fromkeys((*missing, *state.notes)):
+    others = _beside(state)
+    for name, (steps, slots) in others.items():
+        yield f"beside the model's own optimizer: {name}, {steps} iterations, {slots} slots"
+    notes = [note for note in state.notes if not (others and note == NO_OPTIMIZER)]
+    for line in dict.fromkeys((*missing, *notes)):
         print_as = "not complete" if line in missing else "note"
         yield f"{print_as}: {line}"
     yield from _to_name(state)
@@ -63,12 +67,14 @@ def remarks(state: TrainState) -> Iterator[str]:
 
 def _to_name(state: TrainState) -> Iterator[str]:
     """The lines that the configuration needs, all at once, and what no line can allow."""
-    names, lambdas = _named(state), sorted(set(_lambdas(state.model_config)))
-    if names or lambdas:
+    named, lambdas = _named(state), sorted(set(_lambdas(state.model_config)))
+    names = [name for name in named if name != trust.ANONYMOUS]
+    if named or lambdas:
         yield "custom objects: add to the configuration where each is imported from"
         yield "  custom_objects:"
         yield from (f"    {name}: YOUR.MODULE.{name}" for name in names)
-        keys = lambdas if len(lambdas) > 1 else [trust.ANONYMOUS] * len(lambdas)
+        anonymous = [trust.ANONYMOUS] if len(lambdas) == 1 or trust.ANONYMOUS in named else []
+        keys = [*(lambdas if len(lambdas) > 1 else []), *anonymous]
         yield from (f"    {json.dumps(key)}: YOUR.MODULE.FUNCTION" for key in keys)
     if lambdas:
         layers = f"layer{'s' if len(lambdas) > 1 else ''} {', '.join(lambdas)}"
@@ -92,6 +98,8 @@ def lacking(state: TrainState) -> list[str]:
     that any role covers, but for those that leave gaps by design. An optimizer that has made no step needs none.
     """
     held = any(name.startswith("optimizer/") for name in state.specs if name != LEARNING_RATE)
+    if not held and _beside(state):
+        return [] if state.weights else ["no weights"]
     if not held:
         return [*([] if state.weights else ["no weights"]), NO_OPTIMIZER]
     out = [] if state.weights else ["no weights"]
@@ -102,6 +110,19 @@ def lacking(state: TrainState) -> list[str]:
     if state.optimizer is None:
         return [*out, *_slots(state, OptimizerInfo("", {}))] if state.slots else [*out, _UNKNOWN]
     return [*out, *_slots(state, state.optimizer.inner)]
+
+
+def _beside(state: TrainState) -> dict[str, tuple[str, int]]:
+    """(iterations, number of slots) of each optimizer that the model keeps beside its own (a GAN's, say)."""
+    found: dict[str, tuple[str, int]] = {}
+    for name in (name for name in state.specs if name.startswith("beside/")):
+        attribute = name.split("/")[1]
+        if attribute not in found:
+            counter = f"beside/{attribute}/iteration"
+            steps = str(int(state.arrays[counter])) if counter in state.specs else "unknown"
+            mine = [n for n in state.specs if n.startswith(f"beside/{attribute}/")]
+            found[attribute] = (steps, sum(is_slot(n, state.specs[n]) for n in mine))
+    return found
 
 
 def _slots(state: TrainState, optimizer: OptimizerInfo) -> Iterator[str]:
@@ -140,7 +161,7 @@ def custom_objects(state: TrainState) -> list[str]:
 
 
 def _named(state: TrainState) -> list[str]:
-    return sorted({doubt.name.rpartition(">")[2] for doubt in _doubts(state) if doubt.name is not None})
+    return sorted({trust.bare(doubt.name) for doubt in _doubts(state) if doubt.name is not None})
 
 
 def _doubts(state: TrainState) -> list[trust.Doubt]:

@@ -16,6 +16,7 @@ _REMARKS = (
     "cuda_diagnostics",
     "computation_placer",
     "cpu_feature_guard",
+    "oneDNN custom operations",
 )
 
 

@@ -97,7 +97,18 @@ def _renamed(path: Any) -> Any:
 
 
 def chosen(wanted: str, state: TrainState | None) -> str:
-    """`wanted` where it names a flavour; for "auto", the one that the source was born in; Keras 3 where none tells."""
-    if wanted != "auto":
-        return wanted
-    return (state.flavour if state else None) or KERAS
+    """The flavour to continue in: the one that the source was born in; `wanted` where that is unknown, else Keras 3.
+
+    Raises UsageError where another one is asked for: Keras 3 is another training for a source of Keras 2, and what
+    differs is for convert to say.
+    """
+    born = state.flavour if state is not None else None
+    if state is None or born is None or wanted in ("auto", born):
+        return born or (KERAS if wanted == "auto" else wanted)
+    if born == KERAS:
+        raise UsageError(f"{state.path}: of Keras 3, and there is no way back to Keras 2: flavour=auto.")
+    raise UsageError(
+        f"{state.path}: of Keras {state.keras_version or 2}, and flavour=keras asks for Keras 3. Move it first, which "
+        f"says what Keras 3 does otherwise, and begin with what was written:\n"
+        f"  python -m resume convert {state.path} NAME.keras"
+    )

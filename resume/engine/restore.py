@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from resume import continuity, names
-from resume.continuity import NEVER_HELD, Proof
+from resume.continuity import NEVER_HELD, TRAINING, Proof, Remedy
 from resume.engine import capture, live, places
 from resume.errors import ContinuityError
 from resume.formats import soundness
@@ -59,13 +59,12 @@ def restore(
     )
 
 
-def demand_optimizer(state: TrainState, *, accept: Sequence[str]) -> None:
+def demand_optimizer(state: TrainState, *, accept: Sequence[str], remedy: Remedy = TRAINING) -> None:
     """Raises ContinuityError for a source without its optimizer, unless a fresh one was accepted by name."""
     if NO_OPTIMIZER in state.notes and "optimizer" not in accept:
         raise ContinuityError(
-            f"{state.path}: {NO_OPTIMIZER}; its weights are whole. Nothing was trained.\n"
-            "To go on with a fresh optimizer, which counts its steps from 0: 'checkpoint.accept=[optimizer]'"
-            " (in Python: accept=['optimizer'])"
+            f"{state.path}: {NO_OPTIMIZER}; its weights are whole. {remedy.undone.capitalize()}.\n"
+            f"To go on with a fresh optimizer, which counts its steps from 0: {remedy.accepting(['optimizer'])}"
         )
 
 

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from resume.errors import SourceError
 from resume.formats import backup, h5, keras, native, savedmodel, soundness, tfcheckpoint, weights
+from resume.formats.hdf5 import starts_with
 from resume.state import TrainState
 
 
@@ -31,6 +32,7 @@ def read(path: Path) -> TrainState:
 
     Raises SourceError for a path that is missing, or that holds no format known here.
     """
+    _demand_fetched(path)
     for reader in READERS.values():
         if reader.holds(path):
             return soundness.check(reader.read(path))
@@ -41,3 +43,17 @@ def read(path: Path) -> TrainState:
         f"{path}: this {what} is not a checkpoint that can be read (.h5, .keras, .weights.h5, SavedModel, TensorFlow "
         "checkpoint, BackupAndRestore, own checkpoints and run directories)."
     )
+
+
+_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def _demand_fetched(path: Path) -> None:
+    """Raise SourceError for what Git LFS leaves in the place of a file that was not fetched (git-lfs, docs/spec.md)."""
+    inside = ("saved_model.pb", "keras_metadata.pb", "variables/variables.index")
+    files = [path, path.with_name(f"{path.name}.index"), *(path / name for name in inside)]
+    for file in files:
+        if file.is_file() and starts_with(file, _POINTER):
+            raise SourceError(
+                f"{file}: a pointer of Git LFS in the place of the file. Fetch it: git lfs pull"
+            )

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from resume.errors import SourceError
-from resume.formats import groups, keras2, layouts, paths
+from resume.formats import groups, keras2, keras2_frozen, layouts, paths
 from resume.formats.groups import Entry
 from resume.formats.hdf5 import Tree, check_file, opened, starts_with, strict_json
 from resume.state import ITERATION, LEARNING_RATE, Arrays, OptimizerInfo, Spec, TrainState
@@ -56,7 +57,7 @@ def read(path: Path) -> TrainState:
         training = _json_attribute(root, "training_config")
         old = is_old(version)
         info = keras2.optimizer_info((training or {}).get("optimizer_config"), keras_version=version)
-        found, notes = (_old if old else _new)(root, model_config, info, version=version)
+        found, notes, model_config = (_old if old else _new)(root, model_config, info, version=version)
         specs = {name: entry.spec for name, entry in found.items()}
         check_counters(root.array, {name: entry.address for name, entry in found.items()}, path)
         unbuilt = is_unbuilt(specs, lambda name: root.array(found[name].address), info)
@@ -81,7 +82,7 @@ def read(path: Path) -> TrainState:
         keras_version=version,
         flavour="tf_keras" if old else "keras",
         raw_names={name: entry.path for name, entry in found.items()} | dict.fromkeys(made, FROM_CONFIG),
-        places={n: e.place for n, e in found.items() if n.startswith("model/")} if old else {},
+        places={n: e.place for n, e in found.items() if n.startswith("model/") and e.layer} if old else {},
         unheld=("optimizer",) if unbuilt else unheld(info, found) if old else (),
         notes=(*notes, UNBUILT) if unbuilt else tuple(notes),
     )
@@ -161,7 +162,7 @@ def configured(info: OptimizerInfo | None, found: Mapping[str, Any]) -> dict[str
 # ---- the file ----
 
 
-def _model_config(root: Tree) -> dict[str, Any]:
+def _model_config(root: Tree) -> Mapping[str, Any]:
     config = _json_attribute(root, "model_config")
     if config is None:
         raise SourceError(f"{root.path}: this file has no model_config: not a Keras model.")
@@ -181,8 +182,8 @@ def _variables(root: Tree) -> list[Entry] | None:
 
 def _new(
     root: Tree, model_config: Mapping[str, Any], info: OptimizerInfo | None, *, version: str | None
-) -> tuple[dict[str, Entry], list[str]]:
-    """Canonical name -> dataset, and what had to be assumed."""
+) -> tuple[dict[str, Entry], list[str], Mapping[str, Any]]:
+    """Canonical name -> dataset; what had to be assumed; the model's config, as completed by what the arrays tell."""
     weights = groups.weights(root.group("model_weights"), prepare=paths.with_layers)
     variables = _variables(root)
     if variables is None and root.attribute("training_config") is not None:
@@ -191,15 +192,15 @@ def _new(
         weights, variables or (), model_config=model_config, info=info, path=root.path
     )
     if variables is None:
-        return found, [NO_OPTIMIZER]
+        return found, [NO_OPTIMIZER], model_config
     if ITERATION not in found:
         raise SourceError(f"{root.path}: optimizer_weights has no iteration count; the file is damaged.")
-    return found, notes if info else [NO_SETTINGS, *notes]
+    return found, notes if info else [NO_SETTINGS, *notes], model_config
 
 
 def _old(
     root: Tree, model_config: Mapping[str, Any], info: OptimizerInfo | None, *, version: str | None
-) -> tuple[dict[str, Entry], list[str]]:
+) -> tuple[dict[str, Entry], list[str], Mapping[str, Any]]:
     """The same of Keras 1 and 2."""
     entries = groups.weights(root.group("model_weights"))
     weights = [entry.weight for entry in entries]
@@ -207,24 +208,35 @@ def _old(
     found = {f"model/{label}": entry for label, entry in zip(labels, entries, strict=True)}
     variables = _variables(root)
     if variables is None:
-        return found, [_without_variables(root, info)]
+        return found, [_without_variables(root, info)], model_config
     trained = keras2.trained(weights, model_config=model_config)
-    owners = [
-        keras2.Owner(label, weight.name, weight.shape, flag)
-        for label, weight, flag in zip(labels, weights, trained, strict=True)
-    ]
-    if version is not None and _parts(version) < (2, 0, 6):
-        owners.sort(key=lambda owner: owner.raw)  # so were the optimizer's until Keras 2.0.6, by name
+
+    def owners(frozen: str | None) -> list[keras2.Owner]:
+        out = [
+            keras2.Owner(
+                label, weight.name, weight.shape, flag and (frozen is None or weight.layer != frozen)
+            )
+            for label, weight, flag in zip(labels, weights, trained, strict=True)
+        ]
+        if version is not None and _parts(version) < (2, 0, 6):
+            out.sort(key=lambda owner: owner.raw)  # so were the optimizer's until Keras 2.0.6, by name
+        return out
+
+    held_weights = [entry.weight for entry in variables]
     try:
-        held, notes = keras2.optimizer_names(info, [entry.weight for entry in variables], owners)
+        held = keras2_frozen.explained(info, held_weights, owners, model_config)
     except ValueError as error:
         raise SourceError(
             f"{root.path}: {error}.\nThe file is damaged; resume from an earlier checkpoint."
         ) from None
-    if ITERATION not in held:
-        notes = [*notes, _without_counter(root, held, info, version)]
-    found |= dict(zip(held, variables, strict=True))
-    return found, notes if info else [NO_SETTINGS, *notes]
+    notes = held.notes
+    if ITERATION not in held.names:
+        notes = [*notes, _without_counter(root, held.names, info, version)]
+    if held.frozen is not None:  # Keras 2 lists its variables in another order then
+        found = {name: replace(e, layer="") if e.layer == held.frozen else e for name, e in found.items()}
+        model_config = keras2_frozen.frozen(model_config, held.frozen)
+    found |= dict(zip(held.names, variables, strict=True))
+    return found, notes if info else [NO_SETTINGS, *notes], model_config
 
 
 def _parts(version: str) -> tuple[int, ...]:
@@ -248,6 +260,8 @@ def _without_counter(
     root: Tree, names: Sequence[str], info: OptimizerInfo | None, version: str | None
 ) -> str:
     numbered = any(name.startswith("optimizer/vars/") for name in names)
-    if info is None or not info.legacy or not (info.class_name in _COUNTERLESS or numbered):
+    if numbered and (info is None or info.class_name not in _COUNTERLESS):
+        return "which of the optimizer's variables counts its steps could not be derived"
+    if info is None or not info.legacy or info.class_name not in _COUNTERLESS:
         raise SourceError(f"{root.path}: optimizer_weights has no iteration count; the file is damaged.")
     return f"Keras {version or '1'} did not save how many steps {info.class_name} had made"

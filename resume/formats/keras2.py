@@ -6,7 +6,8 @@ resume.formats.keras2_optimizers (optimizer variables).
 """
 
 from resume.formats.keras2_layers import Weight, as_keras3, trained, weight_names
-from resume.formats.keras2_optimizers import Owner, configured_rate, optimizer_info, optimizer_names, role
+from resume.formats.keras2_optimizers import configured_rate, optimizer_info, optimizer_names, role
+from resume.formats.keras2_orders import Owner
 
 __all__ = [
     "Owner",

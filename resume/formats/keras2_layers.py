@@ -74,7 +74,7 @@ def _as_keras3(value: Any) -> Any:
     if "class_name" not in value or not isinstance(config, dict):
         return out
     if isinstance(config.get("name"), str):
-        config["name"] = _modern(_kind(value), config["name"])
+        config["name"] = _modern(value, config["name"])
     if value["class_name"] == "Bidirectional":
         members = [item for key in ("layer", "backward_layer") for item in _inside(config.get(key))]
         for key, node in zip(
@@ -108,7 +108,7 @@ def _node(item: Mapping[str, Any]) -> Node:
     children = tuple(_node(child) for child in _inside(config))
     if kind == "Bidirectional":
         children = _directions(children)
-    return Node(kind, _modern(kind, own), children, bool(config.get("trainable", True)), own)
+    return Node(kind, _modern(item, own), children, bool(config.get("trainable", True)), own)
 
 
 def _kind(item: Mapping[str, Any]) -> str:
@@ -117,10 +117,14 @@ def _kind(item: Mapping[str, Any]) -> str:
     return "Functional" if kind == "Model" else kind
 
 
-def _modern(kind: str, name: str) -> str:
-    """A functional model that nobody named is `model_3` in Keras 2 and `functional_3` in Keras 3."""
+def _modern(item: Mapping[str, Any], name: str) -> str:
+    """Automatic names that are others in Keras 3: `model_3` of functional models, `batch_normalization_v1` (1.13)."""
     base, _ = names.split_number(name)
-    return f"functional{name[len(base) :]}" if kind == "Functional" and base == "model" else name
+    number, given = name[len(base) :], names.snake_case(str(item.get("class_name")))
+    if base == "model" and _kind(item) == "Functional":
+        return f"functional{number}"
+    plain = names.snake_case(layers.class_of(item))
+    return f"{plain}{number}" if base == given and given[:-3] == plain else name
 
 
 def _inside(value: object) -> Iterator[Mapping[str, Any]]:
@@ -175,8 +179,12 @@ def _placed(weights: Sequence[Weight], model_config: Mapping[str, Any] | None) -
         split = [_without_root(parts, root) for parts in split]
         root = replace(root, children=_guessed(weights, split))
     tops = {name: node for node in root.children for name in (node.alias, node.name) if name}
+    firsts: dict[str, Node] = {}
+    for node in root.children:
+        for name in filter(None, (node.name, node.alias)):
+            firsts.setdefault(name, node)
     found = [
-        _under(tops[weight.layer], parts) if weight.layer in tops else _anywhere(root, weight, parts)
+        _under(tops[weight.layer], parts) if weight.layer in tops else _anywhere(root, weight, parts, firsts)
         for weight, parts in zip(weights, split, strict=True)
     ]
     return root, [(path, [root, *nodes]) for path, nodes in found]
@@ -187,7 +195,9 @@ def _without_root(parts: list[str], root: Node) -> list[str]:
     return parts[1:] if len(parts) > 2 and parts[0] in (root.name, names.snake_case(root.kind)) else parts
 
 
-def _anywhere(root: Node, weight: Weight, parts: list[str]) -> Place:
+def _anywhere(root: Node, weight: Weight, parts: list[str], firsts: Mapping[str, Node]) -> Place:
+    if len(parts) > 1 and parts[0] in firsts:  # what the search would find first, without the search
+        return _under(firsts[parts[0]], parts)
     found = _search(root.children, parts)
     if found is not None:
         return found

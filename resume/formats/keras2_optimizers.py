@@ -5,15 +5,12 @@
     Adam/m/dense/kernel:0           the classes of 2.11 and later; without `Adam/` under mixed precision
     training/Adam/m_0_1:0           standalone Keras 2.3; Variable_104:0 before that: the order alone tells
     optimizer/vars/3                `.keras` archives: the order alone tells
-Orders: keras.optimizers.<class>.get_updates of standalone Keras 2.0 to 2.3, tf_keras.src.optimizers.<class>.build.
-Where the order tells, every shape must be as derived.
+Where the order tells (resume.formats.keras2_orders), every shape must be as derived.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,9 +18,8 @@ import numpy as np
 from resume import names
 from resume.formats import layouts
 from resume.formats.keras2_layers import Weight
+from resume.formats.keras2_orders import Owner, Shape, names_by_order
 from resume.state import OptimizerInfo
-
-Shape = tuple[int, ...]
 
 _ADAM = {"m": "momentum", "v": "velocity", "vhat": "velocity_hat"}
 _ROLES: Mapping[str, Mapping[str, str]] = {
@@ -55,16 +51,6 @@ _SCALARS = {
 }
 _HYPER = ("beta_1", "beta_2", "decay", "epsilon", "momentum", "rho", "initial_accumulator_value")
 _OTHER_SHAPE = ("r", "c")  # of Adafactor: factors of the variable
-
-
-@dataclass(frozen=True)
-class Owner:
-    """A variable of the model, that optimizer variables may belong to."""
-
-    name: str  # canonical, without `model/`
-    raw: str  # as Keras 2 calls it
-    shape: Shape
-    trainable: bool
 
 
 def role(class_name: str, raw: str) -> str:
@@ -119,7 +105,8 @@ def configured_rate(info: OptimizerInfo | None) -> np.ndarray[Any, Any] | None:
     """The learning rate of an optimizer that does not store it, where its config has a plain number."""
     config = info.inner.config if info is not None else {}
     rate = config.get("learning_rate", config.get("lr"))
-    return np.asarray(rate, "float32") if isinstance(rate, int | float) and rate is not True else None
+    plain = isinstance(rate, int | float) and not isinstance(rate, bool)
+    return np.asarray(rate, "float32") if plain else None
 
 
 # ---- its variables ----
@@ -137,7 +124,9 @@ def optimizer_names(
     found = _by_name(inner, variables, owners)
     notes: list[str] = []
     if any(name is None for name in found):
-        ordered = _by_order(inner, found, variables, [owner for owner in owners if owner.trainable])
+        ordered = names_by_order(
+            inner, found, [v.shape for v in variables], [owner for owner in owners if owner.trainable]
+        )
         if ordered is not None:
             return names.unique(ordered), []
         notes = [
@@ -210,100 +199,3 @@ def _scalar(parts: Sequence[str], shape: Shape) -> str | None:
             return f"optimizer/hyper/{leaf}"
     nameless = base.isdigit() or base in ("", "Variable", "param") or parts[-2:-1] == ["vars"]
     return f"optimizer/{parts[-1]}" if shape == () and not nameless else None
-
-
-# ---- by order ----
-
-Layout = list[tuple[str, Shape]]
-_HEADS: tuple[tuple[str, ...], ...] = (
-    ("iteration",), (), ("iteration", "u_product"), ("iteration", "learning_rate"),
-)  # fmt: skip
-
-# Of standalone Keras, a block a role: what must be there, then what some versions add.
-_BLOCKS = {
-    "Adam": ("momentum", "velocity"),
-    "Adamax": ("momentum", "norm"),
-    "Nadam": ("momentum", "velocity"),
-    "Adagrad": ("accumulator",),
-    "Adadelta": ("accumulated_grad", "accumulated_delta_var"),
-}
-
-
-def _by_order(
-    inner: OptimizerInfo | None,
-    stated: Sequence[str | None],
-    variables: Sequence[Weight],
-    owners: Sequence[Owner],
-) -> list[str] | None:
-    """Names by position; None unless every shape, and every name that is stated, is as derived."""
-    if inner is None:
-        return None
-    shapes = [variable.shape for variable in variables]
-    for head, body in itertools.product(_HEADS, _bodies(inner, owners)):
-        layout = [(f"optimizer/{name}", ()) for name in head] + body
-        derived = [name for name, _ in layout]
-        agrees = all(s in (None, name) for name, s in zip(derived, stated, strict=False))
-        if agrees and [shape for _, shape in layout] == shapes:
-            return derived
-    return None
-
-
-def _bodies(info: OptimizerInfo, owners: Sequence[Owner]) -> Iterator[Layout]:
-    """What may follow the scalars, the likelier first."""
-    if info.legacy:
-        yield from _standalone(info, owners)
-    else:
-        average = _each(owners, "average") if info.config.get("use_ema") else []
-        yield from (average + body for body in _built(info, owners))
-    yield []
-
-
-def _standalone(info: OptimizerInfo, owners: Sequence[Owner]) -> Iterator[Layout]:
-    kind, config, out = info.class_name, info.config, []
-    if kind == "SGD":  # its moments are there without momentum, too, and never read
-        out = _each(owners, "momentum") if config.get("momentum") else _unused([o.shape for o in owners])
-    elif kind == "RMSprop":
-        for name in ("velocity", *_when(config, momentum="momentum", centered="average_gradient")):
-            out += _each(owners, name)
-    else:
-        for name in _BLOCKS.get(kind, ()):
-            out += _each(owners, name)
-    if kind == "Adam":  # from 2.1.0 also vhats, placeholders unless amsgrad is on
-        hats = _each(owners, "velocity_hat") if config.get("amsgrad") else _unused([(1,)] * len(owners))
-        yield out + hats
-    yield out
-
-
-def _built(info: OptimizerInfo, owners: Sequence[Owner]) -> Iterator[Layout]:
-    kind, config = info.class_name, info.config
-    if kind in ("SGD", "Lion"):
-        yield _each(owners, "momentum")
-    elif kind == "RMSprop":
-        roles = ("velocity", *_when(config, momentum="momentum", centered="average_gradient"))
-        yield [entry for name in roles for entry in _each(owners, name)]
-    elif kind == "Adafactor":
-        yield [entry for owner in owners for entry in _factors(owner)]
-    elif kind in layouts.PAIRS:
-        hats = _each(owners, "velocity_hat") if config.get("amsgrad") else []
-        yield _each(owners, *layouts.PAIRS[kind]) + hats
-
-
-def _factors(owner: Owner) -> Layout:
-    """Below rank 2, Keras 2 keeps the unused row and column factors out of its list."""
-    own = [(f"optimizer/velocity/{owner.name}", owner.shape)]
-    if len(owner.shape) < 2:
-        return own
-    rows, columns = owner.shape[:-1], (*owner.shape[:-2], owner.shape[-1])
-    return [(f"optimizer/r/{owner.name}", rows), (f"optimizer/c/{owner.name}", columns), *own]
-
-
-def _each(owners: Sequence[Owner], *roles: str) -> Layout:
-    return [(f"optimizer/{name}/{owner.name}", owner.shape) for owner in owners for name in roles]
-
-
-def _unused(shapes: Sequence[Shape]) -> Layout:
-    return [(f"optimizer/unused/{n}", shape) for n, shape in enumerate(shapes)]
-
-
-def _when(config: Mapping[str, Any], **roles: str) -> tuple[str, ...]:
-    return tuple(name for key, name in roles.items() if config.get(key))

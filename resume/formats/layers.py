@@ -56,7 +56,7 @@ _PROJECTIONS = {"query": "query_dense", "key": "key_dense", "gate": "gate_dense"
 
 
 DEPENDENCIES = "_layer_checkpoint_dependencies"  # where Keras 2.12 to 2.14 have `layers`
-_WAYS_LIMIT = 4096  # in which layers of unknown classes may be trained
+_WAYS_LIMIT = 1024  # in which layers of unknown classes may be trained
 _OPERATIONS = ("keras.src.ops", "keras.ops")  # on tensors: no layers
 
 
@@ -194,22 +194,44 @@ class _Walk:
     members: str  # what the archive calls a model's list of layers
     twice: bool
     unknown: list[str] = field(default_factory=list)
+    met: set[tuple[str, str]] = field(default_factory=set)  # (class, name) of the layers so far
 
     def model(self, config: Mapping[str, Any], spot: _Spot) -> Iterator[Stored]:
         if isinstance(config.get("layers"), list):
             yield from self._list(config["layers"], spot.to(self.members, "layers"))
 
     def _list(self, items: list[Any], spot: _Spot) -> Iterator[Stored]:
+        layers = [
+            item
+            for item in items
+            if isinstance(item, Mapping) and not str(item.get("module")).startswith(_OPERATIONS)
+        ]
+        yield from self._numbered(self._not_passed_over(layers, spot), spot)
+
+    def _numbered(self, layers: list[Mapping[str, Any]], spot: _Spot) -> Iterator[Stored]:
         used: Counter[str] = Counter()
         counted: Counter[str] = Counter()
-        for item in items:
-            if not isinstance(item, Mapping) or str(item.get("module")).startswith(_OPERATIONS):
-                continue
+        for item in layers:
             base = names.snake_case(class_of(item))
             member = spot.to(_counted(base, used[base]), _counted(base, counted[base]))
             counted[base] += 1
             used[base] += 1 + (self.twice and self._has_weights(member.address))
             yield from self._layer(item, member)
+            self.met.add(_identity(item))
+
+    def _not_passed_over(self, layers: list[Mapping[str, Any]], spot: _Spot) -> list[Mapping[str, Any]]:
+        """Keras 2 leaves a layer that it stored in another model before out of its numbers, Keras 3 counts it.
+
+        Which of the two a file does is seen where weights lie: at numbers that the new layers have.
+        """
+        new = [item for item in layers if _identity(item) not in self.met]
+        if len(new) == len(layers):
+            return layers
+        bases = [names.snake_case(class_of(item)) for item in layers]
+        numbers = [_counted(base, bases[:n].count(base)) for n, base in enumerate(bases)]
+        free = {n for n, item in zip(numbers, layers, strict=True) if _identity(item) not in self.met}
+        stored = {n for n in numbers if self._has_weights(_join(spot.address, n))}
+        return layers if stored <= free else new
 
     def _has_weights(self, address: str) -> bool:
         return any(size and (a == address or a.startswith(f"{address}/")) for a, size in self.sizes.items())
@@ -242,6 +264,11 @@ class _Walk:
                 yield Stored(
                     there.address, there.place, there.path, train and not name.startswith("-"), group
                 )
+
+
+def _identity(item: Mapping[str, Any]) -> tuple[str, str]:
+    config = item.get("config")
+    return class_of(item), str(config.get("name") if isinstance(config, Mapping) else item.get("name"))
 
 
 def class_of(item: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from resume.formats import ownership, vocabulary
-from resume.state import ITERATION, REPLICA, OptimizerInfo, TrainState
+from resume.state import ITERATION, LEARNING_RATE, REPLICA, OptimizerInfo, TrainState
 
 Array = np.ndarray[Any, Any]
 
@@ -34,6 +34,7 @@ _FROM_ZERO = frozenset({
     "linear",
 })  # fmt: skip
 _VARIANCES = frozenset({"moving_variance", "renorm_stddev"})
+_FASTEST = 1e4  # learning rate
 _HUGE = 1e30  # its square is no float32
 _RUN = 8  # elements in a row that are all zero, though each has been updated
 _LEAST = 1e-14  # below, squares are lost to float32
@@ -292,5 +293,8 @@ def _scalars(state: TrainState) -> Iterator[Finding]:
     slots = set(state.slots)
     for name in state.specs:
         other = name not in slots and (not name.startswith("model/") or REPLICA in name)
-        if other and not Values.of(state.arrays[name]).finite:
+        values = Values.of(state.arrays[name]) if other else None
+        if values is not None and not values.finite:
             yield Finding(name, "is not finite")
+        elif values is not None and name == LEARNING_RATE and not 0 <= values.low <= _FASTEST:
+            yield Finding(name, f"is {values.low:g}")

@@ -19,7 +19,7 @@ from typing import Any
 from resume.errors import SourceError
 from resume.formats import architecture, layouts, moments, ownership, vocabulary
 from resume.formats.moments import Finding
-from resume.state import ITERATION, LEARNING_RATE, NUMBERED, OptimizerInfo, TrainState, is_slot
+from resume.state import ITERATION, LEARNING_RATE, NUMBERED, OptimizerInfo, TrainState
 
 _DERIVED = "(configuration)"  # a raw name that says: not an array of the file
 # Own layers that cannot be without variables once their model has any.
@@ -148,7 +148,7 @@ def _order(layers: ownership.Ownership, state: TrainState) -> Iterator[Finding]:
 
 def _order_of_slots(state: TrainState) -> Iterator[Finding]:
     held = [name for name in state.specs if name.startswith("optimizer/") and name.count("/") == 1]
-    slots = [name for name in state.specs if is_slot(name, state.specs[name])]
+    slots = list(state.slots)
     order = list(state.specs)
     counted = ITERATION in order  # Keras up to 2.2 has no counter in some of its optimizers
     if counted and held and slots and order.index(ITERATION) > order.index(slots[0]):

@@ -60,7 +60,9 @@ def _checked(view: memoryview, handle: tuple[int, int]) -> memoryview:
     if masked(google_crc32c.value(bytes(block))) != int.from_bytes(trailer[1:], "little"):
         raise ValueError(f"the checksum of the block at {offset} does not match")
     if trailer[0]:
-        raise ValueError("it is compressed, as TensorFlow's checkpoints never are")
+        raise ValueError(
+            "it is compressed, as only TensorFlow 1 wrote some; load and save it there once more"
+        )
     return block[:-1]
 
 

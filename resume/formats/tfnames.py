@@ -42,7 +42,11 @@ class Namer:
         """Of weights by node, with their paths from the model."""
         if flavour == "keras":
             return self._keras3(found, optimizer)
-        weights = [self._weight(n, path) for n, path in found.items()]
+        scopes: dict[Path, str] = {}
+        for n, path in found.items():
+            if scope := self.stored.name(n).rpartition("/")[0]:
+                scopes.setdefault(path[:-1], scope)
+        weights = [self._weight(n, path, scopes) for n, path in found.items()]
         if not (self.config or {}).get("config", {}).get("layers"):
             weights = _rootless(weights, list(found.values()))
         return keras2.weight_names(weights, model_config=self.config)
@@ -62,12 +66,12 @@ class Namer:
 
     # ---- Keras 2 ----
 
-    def _weight(self, node: int, path: Path) -> keras2.Weight:
-        """As an `.h5` file would describe it. A name without a scope gets its siblings', or the attributes."""
+    def _weight(self, node: int, path: Path, scopes: Mapping[Path, str]) -> keras2.Weight:
+        """As an `.h5` file would describe it. A name without a scope gets that of its object, or the attributes."""
         own, shape, top = self.stored.name(node) or path[-1], self.stored.shape(node), self._top(path)
         if "/" in own or top is not None or len(path) == 1:
             return keras2.Weight(own, shape, top)
-        return keras2.Weight(f"{self._scope(path) or '/'.join(_plain(path[:-1]))}/{own}", shape)
+        return keras2.Weight(f"{scopes.get(path[:-1]) or '/'.join(_plain(path[:-1]))}/{own}", shape)
 
     def _top(self, path: Path) -> str | None:
         """The name of the top-level layer that a path leads through, where the file has it."""
@@ -76,12 +80,6 @@ class Namer:
             if node is not None and node in self.layers:
                 return self.layers[node].name
         return None
-
-    def _scope(self, path: Path) -> str | None:
-        parent = self.stored.graph.at(path[:-1], start=self.model)
-        siblings = self.stored.children(parent).values() if parent is not None else ()
-        scopes = (self.stored.name(n).rpartition("/")[0] for n in siblings)
-        return next((scope for scope in scopes if scope), None)
 
     # ---- Keras 3 ----
 

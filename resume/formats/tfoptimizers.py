@@ -61,6 +61,8 @@ def find(stored: Stored, *, model: int) -> Optimizers:
 
 def _is_optimizer(stored: Stored, node: int) -> bool:
     held = stored.children(node)
+    if tfslots.wrapped(stored, node) is not None:
+        return True
     if stored.graph.nodes[node].slots or {"_variables", "_iterations"} <= set(held):
         return True
     return "iter" in held and stored.is_variable(held["iter"])

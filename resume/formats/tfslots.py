@@ -50,7 +50,16 @@ class Owner:
     variable: mapper.Owner
 
 
+def wrapped(stored: Stored, node: int) -> int | None:
+    """The optimizer of TensorFlow 1 (`tf.train.AdamOptimizer`) inside Keras's TFOptimizer, which counts its steps."""
+    children = stored.children(node)
+    inner = children.get("optimizer") if "global_step" in children else None
+    return inner if inner is not None and stored.graph.nodes[inner].slots else None
+
+
 def is_legacy(stored: Stored, node: int) -> bool:
+    if wrapped(stored, node) is not None:
+        return True
     return bool(stored.graph.nodes[node].slots) or "iter" in stored.children(node)
 
 
@@ -59,6 +68,11 @@ def is_legacy(stored: Stored, node: int) -> bool:
 
 def keras2(stored: Stored, node: int, owners: Sequence[Owner], info: OptimizerInfo | None) -> Answer:
     """Canonical names of an optimizer's variables. Raises ValueError for a slot of another shape than its owner."""
+    of_tensorflow_1 = wrapped(stored, node)
+    if of_tensorflow_1 is not None:
+        found, notes = keras2(stored, of_tensorflow_1, owners, info)
+        powers = [(name.replace("hyper/", "unused/", 1), n) for name, n in found]  # beta_1**t, and so on
+        return [("iteration", stored.children(node)["global_step"]), *powers], notes
     legacy = is_legacy(stored, node)
     held = _variables(stored, node, owners)
     inner = (info.inner if info else None) or _guessed(stored, node, held)

@@ -122,26 +122,29 @@ class Model:
         )  # attributes rather than lists of the same
         paths |= {n: path for n, path in self._only_trained(optimizers).items() if n not in paths}
         found: dict[str, dict[int, Path]] = {"model": {}, "seeds": {}, "metrics": {}}
+        metrics = self._metrics()
         for n in self._ordered(paths, stop):
             path = paths[n]
             if self.stored.is_variable(n) and not (path and path[-1] in _IGNORED):
-                found[self._sort(path)][n] = path
+                found[self._sort(path, metrics)][n] = path
         return found
 
-    def _sort(self, path: Path) -> str:
+    def _metrics(self) -> set[int]:
+        """Objects that the file calls metrics, and those that hold what a metric accumulates, and nothing else."""
+        found = {n for n, layer in self.layers.items() if layer.is_metric}
+        for n, node in enumerate(self.stored.graph.nodes):
+            held = [
+                (edge, self.stored.name(m)) for edge, m in node.children.items() if self.stored.is_variable(m)
+            ]
+            if held and all(edge == name and edge in _ACCUMULATORS for edge, name in held):
+                found.add(n)
+        return found
+
+    def _sort(self, path: Path, metrics: set[int]) -> str:
         if set(path) & set(SEEDS):
             return "seeds"
-        return "metrics" if self._is_metric(path) else "model"
-
-    def _is_metric(self, path: Path) -> bool:
-        """By the file's word; where it says nothing, by the names of what a metric accumulates."""
-        above = [self.stored.graph.at(path[:length], start=self.node) for length in range(1, len(path))]
-        said = any(n in self.layers and self.layers[n].is_metric for n in above if n is not None)
-        if said or "metrics" in path[:-1] or not above or above[-1] is None:
-            return said or "metrics" in path[:-1]
-        members = self.stored.children(above[-1]).items()
-        held = [(edge, self.stored.name(n)) for edge, n in members if self.stored.is_variable(n)]
-        return all(edge == name and edge in _ACCUMULATORS for edge, name in held)
+        above = (self.stored.graph.at(path[:length], start=self.node) for length in range(1, len(path)))
+        return "metrics" if "metrics" in path[:-1] or any(n in metrics for n in above) else "model"
 
     def _only_trained(self, optimizers: Optimizers) -> dict[int, Path]:
         """What Keras 3's optimizer was built with; some of it is reached by no other way."""

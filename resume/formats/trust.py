@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from resume.errors import SourceError, UsageError
+from resume.errors import MissingObjectsError, SourceError, UsageError
 from resume.formats import suspects, vocabulary
 from resume.formats.suspects import ANONYMOUS, CODE, CONFIG, LEVELS, NONE, Doubt, Trust
 from resume.state import TrainState
@@ -72,16 +72,22 @@ def demand_of(state: TrainState, found: Iterable[Any], trust: Trust) -> None:
         )
     if missing:
         lines = "\n".join(f"  {_override(name)}" for name in missing)
-        raise UsageError(
-            f"{state.path}: needs custom objects that the configuration does not name. Add:\n{lines}"
+        raise MissingObjectsError(
+            f"{state.path}: needs custom objects that the configuration does not name. Add:\n{lines}",
+            tuple(missing),
         )
 
 
+def bare(name: str) -> str:
+    """`package>Name` -> `Name`; `<lambda>` as it is."""
+    return name.rpartition(">")[2] or name
+
+
 def _override(name: str) -> str:
-    bare = name.rpartition(">")[2]
+    own = bare(name)
     return (
-        f"'+custom_objects.{bare}=YOUR.MODULE.{bare}'"
-        if bare.isidentifier()
+        f"'+custom_objects.{own}=YOUR.MODULE.{own}'"
+        if own.isidentifier()
         else f"custom_objects: {{{name!r}: ...}}"
     )
 

@@ -173,4 +173,7 @@ def _kind(held: Stores, owner: str) -> str:
 
 def _is_automatic(owner: str, name: str) -> bool:
     base, _ = names.split_number(name)
-    return base == names.split_number(owner.rpartition("/")[2])[0] or bool(layers.class_named(name))
+    last = owner.rpartition("/")[2]
+    if last in ("forward_layer", "backward_layer"):  # Bidirectional calls its copies `forward_lstm_3`
+        name = name.removeprefix("forward_").removeprefix("backward_")
+    return base == names.split_number(last)[0] or bool(layers.class_named(name))

@@ -15,6 +15,7 @@ import pytest
 from resume import rundir
 from resume.commands import inspect
 from resume.errors import SourceError
+from resume.formats.h5 import NO_OPTIMIZER
 from resume.state import Arrays, OptimizerInfo, TrainState
 
 Make = Callable[..., TrainState]
@@ -412,3 +413,26 @@ def test_files_without_their_optimizer_say_so(path: str, capsys: pytest.CaptureF
     out = capsys.readouterr().out
     assert "complete        no\n" in out
     assert "not complete: this file was saved without its optimizer\n" in out
+
+
+def test_optimizers_beside_the_models_own(make_state: Make) -> None:
+    """An actor and a critic saved together: neither is the model's own, and both are there."""
+    state = make_state(3, extra={
+        "beside/actor/iteration": np.array(9), "beside/actor/momentum/dense/kernel": np.ones((3, 2), "float32"),
+        "beside/critic/iteration": np.array(8),
+    })  # fmt: skip
+    specs = {n: s for n, s in state.specs.items() if not n.startswith("optimizer/")}
+    arrays = Arrays(specs, read=state.arrays.__getitem__)
+    state = replace(state, arrays=arrays, optimizer=None, notes=(NO_OPTIMIZER,))
+    assert inspect.described(state)["num_slots"] == 1
+    assert inspect.complete(state)
+    assert list(inspect.remarks(state)) == [
+        "beside the model's own optimizer: actor, 9 iterations, 1 slots",
+        "beside the model's own optimizer: critic, 8 iterations, 0 slots",
+    ]
+
+
+def test_a_loss_that_is_a_lambda(make_state: Make) -> None:
+    state = make_state(1, compile_config={"loss": ["<lambda>"], "optimizer_config": {}})
+    assert inspect.custom_objects(state) == ["<lambda>"]
+    assert list(inspect.remarks(state))[-1] == '    "<lambda>": YOUR.MODULE.FUNCTION'

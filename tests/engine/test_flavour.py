@@ -30,7 +30,13 @@ def test_a_source_continues_where_it_was_born_unless_told_otherwise() -> None:
     assert flavour.chosen("auto", born("tf_keras")) == "tf_keras"
     assert flavour.chosen("auto", born("keras")) == "keras"
     assert flavour.chosen("auto", born(None)) == flavour.chosen("auto", None) == "keras"
-    assert flavour.chosen("keras", born("tf_keras")) == "keras"
+    assert flavour.chosen("tf_keras", born(None)) == flavour.chosen("tf_keras", None) == "tf_keras"
+    with pytest.raises(
+        UsageError, match=r"^a\.h5: of Keras 2, and flavour=keras.*\n.*resume convert a\.h5 NAME"
+    ):
+        flavour.chosen("keras", born("tf_keras"))
+    with pytest.raises(UsageError, match=r"^a\.h5: of Keras 3, and there is no way back to Keras 2"):
+        flavour.chosen("tf_keras", born("keras"))
 
 
 def test_kinds_are_those_of_both_generations() -> None:

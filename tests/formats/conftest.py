@@ -32,6 +32,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
     import keras
 
     folder = tmp_path_factory.mktemp("runs")
+    keras.utils.clear_session()  # names are counted from here, whatever other tests have built
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras's own, of NumPy 2 and of the .h5 format
         return {name: _run(folder, name, model, keras) for name, model in _models(keras).items()}

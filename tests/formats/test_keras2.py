@@ -314,3 +314,27 @@ def _slots(model: Any) -> Iterator[tuple[str, Any, Any]]:
         for variable, slot in zip(model.trainable_variables, getattr(optimizer, attribute, ()), strict=False):
             if role not in ("r", "c") or len(variable.shape) > 1:
                 yield role, variable, slot
+
+
+def test_layers_inside_a_users_layer_are_numbered_in_an_archive(old: Any, tmp_path: Path) -> None:
+    """An archive tells neither their names nor their order: two of one shape must not be exchanged."""
+
+    class Block(old.layers.Layer):  # type: ignore[misc]
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.z, self.a = old.layers.Dense(3), old.layers.Dense(3)
+
+        def call(self, x: Any) -> Any:
+            return self.a(self.z(x))
+
+    model = _trained(old, "adam", old.Sequential([old.layers.Input((4, 3)), old.layers.Flatten(), Block()]))
+    model.save(tmp_path / "run.keras")
+    state = formats.read(tmp_path / "run.keras")
+    assert {"model/layers/block/a/vars/0", "model/layers/block/z/vars/0"} < set(state.weights)
+    assert [n for n in state.specs if n.startswith("optimizer/vars/")] == [
+        f"optimizer/vars/{n}" for n in range(1, 9)
+    ]
+    assert "could not be derived" in state.notes[-1]
+    for n, variable in enumerate(model.optimizer.variables):
+        (name,) = (name for name, place in state.places.items() if place == f"optimizer/vars/{n}")
+        assert state.arrays[name].tobytes() == variable.numpy().tobytes()

@@ -68,7 +68,7 @@ def test_functional_models_that_nobody_named() -> None:
         ("model_4", "batch_normalization_v1_2/gamma:0"),
         ("model_4", "depthwise_conv2d_3/depthwise_kernel:0"),
         config=config,
-    ) == ["functional/batch_normalization_v1_2/gamma", "functional/depthwise_conv2d/kernel"]
+    ) == ["functional/batch_normalization/gamma", "functional/depthwise_conv2d/kernel"]
 
 
 def test_a_subclassed_model_without_its_own_name() -> None:

@@ -144,6 +144,8 @@ WRONG: dict[str, tuple[TrainState, str]] = {
     "lost kernel": (state(30, SLOTS, INFO, model__dense__kernel=LOST * 0), "values in a row are zero"),
     "lost state": (state(30, {r: np.zeros(SHAPE) for r in SLOTS}, INFO), "all slots are zero after 30 steps"),
     "no steps": (state(0, SLOTS, INFO), "optimizer/iteration: is 0, and the slots hold the history"),
+    "negative rate": (state(30, SLOTS, INFO, optimizer__learning_rate=-0.1), "optimizer/learning_rate: is -0.1"),
+    "huge rate": (state(30, SLOTS, INFO, optimizer__learning_rate=1e30), "optimizer/learning_rate: is 1e+30"),
     "rate": (state(30, SLOTS, INFO, optimizer__learning_rate=np.nan), "optimizer/learning_rate: is not finite"),
 }  # fmt: skip
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from resume.errors import SourceError
-from resume.formats import tfoptimizers
+from resume.formats import keras2, tfoptimizers
 from resume.formats.bundle import Bundle, Entry
 from resume.formats.graph import Graph, Node, Slot, Stored
 from resume.formats.tfoptimizers import NO_CLASS, NO_SETTINGS
+from resume.formats.tfslots import Owner
 
 
 def stored(*nodes: Node) -> Stored:
@@ -76,6 +77,23 @@ def test_a_class_is_told_by_the_counters_name(counter: str, kind: str) -> None:
     assert held.info.class_name == kind
     assert held.info.config == {}
     assert held.notes == (NO_SETTINGS,)
+
+
+def test_an_optimizer_of_tensorflow_1_inside_kerass_own() -> None:
+    """`tf.train.AdamOptimizer` in a compiled model: Keras counts its steps."""
+    owner = Owner(4, keras2.Owner("a/kernel", "a/kernel", (), True))
+    slots = (Slot("m", 4, 5), Slot("v", 4, 6))
+    graph = stored(
+        Node({"optimizer": 1, "layer": 4}), Node({"optimizer": 2, "global_step": 3}),
+        Node({"beta1_power": 7}, slots), value("TFOptimizer/iterations"), value("a/kernel"),
+        value("training/a/kernel/Adam"), value("training/a/kernel/Adam_1"), value("training/beta1_power"),
+    )  # fmt: skip
+    found = tfoptimizers.find(graph, model=0)
+    assert found.own == 1
+    assert tfoptimizers.held(graph, found, [owner], info=None).names == (
+        ("optimizer/iteration", 3), ("optimizer/momentum/a/kernel", 5), ("optimizer/velocity/a/kernel", 6),
+        ("optimizer/unused/beta1_power", 7),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("counter", ["mine/iter", "iter", "Adamant/iter"])

@@ -8,7 +8,8 @@
     x DriftError              2   configuration and checkpoint disagree, and nobody said which one holds
   x ContinuityError           3   the restored state is not the saved one
   x NoCheckpointError         4   a run directory that has checkpoints, none of them whole
-  x RunInUseError             5   another process trains in this run directory
+  x RunInUseError             5   another process trains in this run directory, or has taken it over
+  x NoProgressError           6   attempt after attempt of this run ended without a new checkpoint
 
 `resume diff` exits as diff(1) does: 0 for equal sources, 1 for different ones, 2 for trouble.
 
@@ -59,3 +60,7 @@ class NoCheckpointError(ResumeError):
 
 class RunInUseError(ResumeError):
     exit_code = 5
+
+
+class NoProgressError(ResumeError):
+    exit_code = 6

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from resume.errors import NoProgressError
 from resume.formats import native
 from resume.rundir import Checkpoint, checkpoints
 
@@ -54,6 +55,62 @@ def append(run: Path, event: str, **facts: Any) -> None:
 
 def attempts(records: Sequence[Record]) -> list[Record]:
     return [r for r in records if r["event"] == "start"]
+
+
+def fruitless(records: Sequence[Record]) -> list[str]:
+    """The attempts since the last new checkpoint that were nobody's doing but their own, a sentence each.
+
+    A preempted or interrupted attempt without a checkpoint is nobody's fault, and a completed one needs none.
+    """
+    found: list[str] = []
+    fruitful = {r["attempt"] for r in records if r["event"] == "checkpoint"}
+    ends = {r["attempt"]: str(r.get("reason")) for r in records if r["event"] == "end"}
+    for start in reversed(attempts(records)):
+        reason = ends.get(start["attempt"])
+        if start["attempt"] in fruitful or reason == "completed":
+            break
+        if reason is None or reason.startswith("failed"):
+            found.append(
+                f"attempt {start['attempt']}: {reason or 'ended without a word (killed, or crashed)'}"
+            )
+    return found[::-1]
+
+
+def demand_progress(run: Path, *, most: int | None) -> None:
+    """Raises NoProgressError where `most` attempts in a row have ended without a new checkpoint."""
+    found = fruitless(read(run))
+    if most is not None and len(found) >= most:
+        lines = "\n".join(f"  {line}" for line in found[-most:])
+        raise NoProgressError(
+            f"{run}: {len(found)} attempts in a row ended without a new checkpoint; another would end as they did.\n"
+            f"{lines}\nOnce the cause is gone: cluster.fruitless={len(found) + 1} lets one more begin."
+        )
+
+
+def timeline(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """One row an attempt: where and when it ran, from which step to which, what it repeated, why it ended."""
+    starts = attempts(records)
+    ends = {r["attempt"]: r for r in records if r["event"] == "end"}
+    steps = {r["attempt"]: r["step"] for r in records if r["event"] == "checkpoint"}
+    rows = []
+    for start, after in zip(starts, [*starts[1:], None], strict=True):
+        number, end = start["attempt"], ends.get(start["attempt"], {})
+        lost = (after or {}).get("lost") or {}
+        reached = [x for x in (end.get("step"), lost.get("step"), steps.get(number)) if isinstance(x, int)]
+        rows.append({
+            "attempt": number,
+            "time": start.get("time"),
+            "host": start.get("host"),
+            "job": start.get("job"),
+            "from": start.get("step"),
+            "to": max(reached, default=start.get("step")),
+            "published": steps.get(number),
+            "repeated": lost.get("steps", 0 if after or end else None),
+            "lost_seconds": lost.get("seconds", 0.0 if after or end else None),
+            "restore_seconds": start.get("restore_seconds"),
+            "end": end.get("reason") or ("killed, or crashed" if after else "running, or killed"),
+        })  # fmt: skip
+    return rows
 
 
 def published(run: Path, checkpoint: Path, *, attempt: int, **facts: Any) -> None:

@@ -1,4 +1,10 @@
-"""One process a run directory: a lock that the kernel frees when its holder dies, and a note of who holds it."""
+"""One writer a run directory: a lock that the kernel frees, a note of who has it, a token that fences off the rest.
+
+The lock (flock, on `lock`) is free as soon as its holder is dead. A holder that is merely stopped keeps it: then the
+heartbeat tells, the modification time of `owner.json`, by the file system's own clock. Whoever takes over from a holder
+without a heartbeat writes a token of its own, and each publication looks for its token first: a process that wakes up
+after its successor began publishes nothing. Taking over and publishing exclude each other by a second lock, the door.
+"""
 
 from __future__ import annotations
 
@@ -6,39 +12,154 @@ import contextlib
 import json
 import os
 import socket
+import threading
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import filelock
 
 from resume.errors import RunInUseError
 
-_OWNER = "owner.json"
+_OWNER, _HEARTBEAT = "owner.json", "heartbeat.json"
+_BEAT = 5.0  # seconds between heartbeats
+_LOOK = 0.5  # seconds between looks while waiting
+
+
+@dataclass
+class Claim:
+    """The right to publish in a run directory, as long as nobody has taken it over."""
+
+    run: Path
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    reached: Callable[[], Mapping[str, Any]] = dict  # what each heartbeat says of the training
+
+    @contextlib.contextmanager
+    def publishing(self) -> Iterator[None]:
+        """While something is published. Raises RunInUseError when another process has taken the run over."""
+        with _door(self.run):
+            self._check()
+            yield
+
+    def _check(self) -> None:
+        facts = _facts(self.run)
+        if facts.get("token") != self.token:
+            raise RunInUseError(
+                f"{self.run}: taken over by another process ({_named(facts)}) while this one stood still. "
+                "This one publishes nothing more."
+            )
 
 
 @contextlib.contextmanager
-def held(run: Path) -> Iterator[None]:
-    """Hold the run's lock. Raises RunInUseError, naming the holder, when another process has it.
-
-    The lock file itself is never deleted: a process that waits on a deleted file would hold a lock nobody else sees.
-    """
-    lock = filelock.FileLock(run / "lock", timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise RunInUseError(
-            f"{run}: another process trains here ({_owner(run)}). Wait for it, or stop it."
-        ) from None
+def held(run: Path, *, wait: float = 0.0, stale: float = 60.0, job: str | None = None) -> Iterator[Claim]:
+    """Hold the run. Raises RunInUseError, naming the holder, where another living process has it after `wait` s."""
+    lock = filelock.FileLock(run / "lock", timeout=0, thread_local=False)
+    claim = Claim(run)
+    _acquire(lock, claim, wait=wait, stale=stale, job=job)
     inherited = _let_go_in_children(lock)
+    stop = threading.Event()
+    threading.Thread(target=_beat, args=(claim, stop), name="resume-heartbeat", daemon=True).start()
     try:
-        facts = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%F %T")}
-        (run / _OWNER).write_text(json.dumps(facts))
-        yield
+        yield claim
     finally:
-        (run / _OWNER).unlink(missing_ok=True)
+        stop.set()
+        if _facts(run).get("token") == claim.token:
+            (run / _OWNER).unlink(missing_ok=True)
         inherited.clear()
         lock.release()
+
+
+def _acquire(
+    lock: filelock.BaseFileLock, claim: Claim, *, wait: float, stale: float, job: str | None
+) -> None:
+    give_up = time.monotonic() + wait
+    while True:
+        with _door(claim.run):
+            if _may_have(lock, claim.run, stale=stale):
+                _sign(claim, job, locked=lock.is_locked)
+                return
+        if time.monotonic() >= give_up:
+            raise RunInUseError(
+                f"{claim.run}: another process trains here ({_named(_facts(claim.run))}). Wait for it "
+                "(cluster.wait=SECONDS), or stop it."
+            )
+        time.sleep(min(_LOOK, max(give_up - time.monotonic(), 0.01)))
+
+
+def _door(run: Path) -> filelock.BaseFileLock:
+    """One process at a time decides who holds the run, or publishes in it. Never deleted, as the lock itself never is:
+    who waits on a deleted file would hold a lock that nobody else sees."""
+    return filelock.FileLock(run / "lock.door")
+
+
+def _may_have(lock: filelock.BaseFileLock, run: Path, *, stale: float) -> bool:
+    """Whether nobody who lives holds the run; with the lock itself, unless it is a stopped process's."""
+    silent = _silence(run) > stale
+    with contextlib.suppress(filelock.Timeout):
+        lock.acquire()
+        if _facts(run).get("locked", True) or silent:
+            return True
+        lock.release()  # free, but the run is that of a process that took it over without its lock
+    return silent
+
+
+def _sign(claim: Claim, job: str | None, *, locked: bool) -> None:
+    facts = {
+        "token": claim.token,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "job": job,
+        "since": time.strftime("%F %T"),
+        "locked": locked,
+    }
+    begun = claim.run / f"{_OWNER}.{claim.token}"
+    begun.write_text(json.dumps(facts))
+    begun.replace(claim.run / _OWNER)
+
+
+def _silence(run: Path) -> float:
+    """Seconds since the last heartbeat, by the clock of the file system that holds both files."""
+    probe = run / f".now-{uuid.uuid4().hex}"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime - (run / _OWNER).stat().st_mtime
+    except FileNotFoundError:
+        return 0.0  # it has only just begun, and not yet said who it is
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _beat(claim: Claim, stop: threading.Event) -> None:
+    while not stop.wait(_BEAT):
+        with contextlib.suppress(OSError):
+            if _facts(claim.run).get("token") == claim.token:
+                os.utime(claim.run / _OWNER)
+                begun = claim.run / f"{_HEARTBEAT}.{claim.token}"
+                begun.write_text(json.dumps({"time": time.time(), **claim.reached()}))
+                begun.replace(claim.run / _HEARTBEAT)
+
+
+def last_heartbeat(run: Path) -> dict[str, Any]:
+    """What the last holder's last heartbeat said: `time`, `attempt`, `step`; empty where there was none."""
+    return _facts(run, _HEARTBEAT)
+
+
+def _facts(run: Path, file: str = _OWNER) -> dict[str, Any]:
+    try:
+        facts = json.loads((run / file).read_text())
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def _named(facts: dict[str, Any]) -> str:
+    if not facts.get("host"):
+        return "it has not said who it is"
+    job = f", job {facts['job']}" if facts.get("job") else ""
+    return f"host {facts['host']}, pid {facts.get('pid')}{job}, since {facts.get('since')}"
 
 
 def _let_go_in_children(lock: filelock.BaseFileLock) -> list[int]:
@@ -55,11 +176,3 @@ def _let_go_in_children(lock: filelock.BaseFileLock) -> list[int]:
 
     os.register_at_fork(after_in_child=close)
     return inherited
-
-
-def _owner(run: Path) -> str:
-    try:
-        facts = json.loads((run / _OWNER).read_text())
-        return f"host {facts['host']}, pid {facts['pid']}, since {facts['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "it has not said who it is"

@@ -17,7 +17,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,9 +99,15 @@ class Published:
     nbytes: int
 
 
-def publish(run: Path, state: TrainState) -> Published:
+def publish(
+    run: Path,
+    state: TrainState,
+    *,
+    guard: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+) -> Published:
     """Write a state as the run's next checkpoint: a temporary sibling, synced, renamed, parent synced.
 
+    `guard`: entered for the renaming alone; raises where this process may not publish any more.
     Whatever kills this process, at whatever moment, the checkpoints published before stay as they were.
     Raises OSError (a full disk, say) after removing what it had begun.
     """
@@ -112,8 +118,9 @@ def publish(run: Path, state: TrainState) -> Published:
     begun.mkdir()
     try:
         native.write(begun, state)
-        target = _next_name(folder, state.iterations or 0)
-        begun.rename(target)
+        with guard():
+            target = _next_name(folder, state.iterations or 0)
+            begun.rename(target)
     except BaseException:
         shutil.rmtree(begun, ignore_errors=True)
         raise
@@ -200,9 +207,10 @@ class Directory:
 
     path: Path
     retention: Retention = field(default_factory=Retention)
+    guard: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
 
     def publish(self, state: TrainState) -> Published:
-        published = publish(self.path, state)
+        published = publish(self.path, state, guard=self.guard)
         found = checkpoints(self.path)
         for checkpoint in self.retention.retired(found, logs=self._logs(found)):
             retire(checkpoint)

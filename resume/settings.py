@@ -64,7 +64,13 @@ class DeviceSettings:
 @dataclass(frozen=True)
 class ClusterSettings:
     kind: str = "auto"
+    signals: list[str] | None = None  # that mean: save and leave
+    grace: float | None = None  # seconds from such a signal to the kill, where the cluster does not tell
+    requeue: bool | None = None  # ask for another start after the save
     exit_code: int | None = None  # of a preempted attempt
+    wait: float = 0.0  # seconds to wait for another process that trains in the run directory
+    stale: float = 60.0  # seconds without a heartbeat after which such a process counts as gone
+    fruitless: int | None = 3  # attempts in a row that may end without a new checkpoint
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,10 @@ _AT_LEAST = {
     "checkpoint.keep_every_steps": 1,
     "devices.logical_cpus": 1,
     "cluster.exit_code": 1,
+    "cluster.grace": 0,
+    "cluster.wait": 0,
+    "cluster.stale": 1,
+    "cluster.fruitless": 1,
 }
 _ONE_OF: dict[str, tuple[Any, ...]] = {
     "flavour": ("auto", "keras", "tf_keras"),

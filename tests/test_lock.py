@@ -46,7 +46,7 @@ def test_a_second_process_is_refused_and_told_who_is_there(
     assert str(raised.value).startswith(
         f"{tmp_path}: another process trains here (host {socket.gethostname()}, pid {holder.pid}, since 2"
     )
-    assert str(raised.value).endswith("). Wait for it, or stop it.")
+    assert str(raised.value).endswith("). Wait for it (cluster.wait=SECONDS), or stop it.")
     assert raised.value.exit_code == 5
 
 
@@ -81,7 +81,7 @@ def test_the_lock_file_stays(tmp_path: Path) -> None:
     assert (tmp_path / "lock").stat().st_ino == inode
 
 
-@pytest.mark.parametrize("note", [None, "", "{", '{"host": "a"}', "[1]"])
+@pytest.mark.parametrize("note", [None, "", "{", '{"pid": 1}', "[1]"])
 def test_a_holder_that_has_not_said_who_it_is(tmp_path: Path, note: str | None) -> None:
     with lock.held(tmp_path):
         (tmp_path / "owner.json").unlink() if note is None else (tmp_path / "owner.json").write_text(note)

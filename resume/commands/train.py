@@ -16,10 +16,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from resume import lineage
+from resume import clusters, lineage, preempt
 from resume.commands import quiet
 from resume.errors import EXIT_COMPLETED, ResumeError, UsageError
-from resume.settings import Settings, config_dir, unknown_key, validate
+from resume.preempt import Preempted, Watch
+from resume.settings import ClusterSettings, Settings, config_dir, unknown_key, validate
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -28,7 +29,10 @@ def run(arguments: Sequence[str]) -> int:
     sys.argv = [sys.argv[0], *completed(arguments)]
     _refuse_namesakes(sys.argv[1:])
     try:
-        hydra_main(version_base="1.3", config_path=str(config_dir()), config_name="train")(task)()
+        with Watch(
+            clusters.of(ClusterSettings())
+        ):  # until the configuration is known, what the environment says
+            hydra_main(version_base="1.3", config_path=str(config_dir()), config_name="train")(task)()
     except (HydraException, OmegaConfBaseException) as error:
         unknown = re.search(r"Could not override '([\w.]+)'", str(error))
         raise UsageError(unknown_key(unknown[1]) if unknown else _first_lines(error)) from error
@@ -78,19 +82,30 @@ def task(cfg: DictConfig) -> None:
         if done is not None:
             print(f"run {settings.run_dir}: {done}.")
             return
-        train(settings, record=OmegaConf.to_yaml(OmegaConf.create(asdict(settings))))
+        _trained(settings, record=OmegaConf.to_yaml(OmegaConf.create(asdict(settings))))
     except ResumeError as error:
         print(f"resume: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
 
 
-def train(settings: Settings, *, record: str) -> None:
+def _trained(settings: Settings, *, record: str) -> None:
+    """Under the watch of this process, or under one of its own where a launcher called the task."""
+    cluster = clusters.of(settings.cluster)
+    with preempt.watching(cluster) as watch:
+        try:
+            train(settings, record=record, watch=watch)
+        except Preempted as left:
+            print(f"{left}: left in time; the same command continues.", flush=True)
+            raise SystemExit(watch.hand_over()) from None
+
+
+def train(settings: Settings, *, record: str, watch: Watch) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with quiet.standard_error():
         from resume.engine import devices, launch  # here, so that --help and usage errors need no TensorFlow
 
         devices.discover()
-    launch.run(settings, record=record)
+    launch.run(settings, record=record, watch=watch)
 
 
 def _first_lines(error: Any) -> str:

@@ -17,14 +17,17 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from resume import lineage, logs, rundir
+from resume import lineage, lock, logs, preempt, rundir
 from resume.continuity import Proof
 from resume.engine import callbacks as run_callbacks
-from resume.engine import capture, feed, flavour, memory, restore, rng
+from resume.engine import capture, feed, flavour, live, memory, restore, rng
 from resume.engine.callbacks import Hooks, OwnLog, RunCallbacks
 from resume.engine.data import Order, Validation
 from resume.engine.job import Job, Origin, Outcome
-from resume.errors import ResumeError, UsageError
+from resume.errors import ResumeError, RunInUseError, UsageError
+from resume.formats import native
+from resume.lock import Claim
+from resume.preempt import Preempted
 from resume.rundir import Directory
 from resume.schedule import Clockwork
 
@@ -45,7 +48,7 @@ class Attempt:
     ) -> None:
         self.job, self.origin, self.model, self.order = job, origin, model, order
         self.declared, self.proof, self.notes, self.rate = declared, proof, notes, rate
-        self.directory = Directory(job.run_dir, job.retention)
+        self.watch = job.watch
         self.validation = Validation(
             job.validation, job.feeding.seed, job.strategy, job.validation_args.get("validation_steps")
         )
@@ -62,25 +65,33 @@ class Attempt:
         self.clockwork = Clockwork(job.schedule, self.step)
         self.due = False
         self.said: set[str] = set()
+        self.before_validation: tuple[dict[str, Any], dict[str, Any]] | None = None
 
     def _section(self, name: str, default: Any) -> Any:
         return capture.section(self.origin.state, name, default) if self.origin.state else default
 
-    def run(self) -> Outcome:
+    def run(self, claim: Claim, *, restore_seconds: float) -> Outcome:
+        self.directory = Directory(self.job.run_dir, self.job.retention, claim.publishing)
+        self.restore_seconds = restore_seconds
         self._begin()
+        claim.reached = lambda: {"attempt": self.number, "step": self.step}
+        self.watch.at_exit = self._ended
         try:
             with _averages_held_back(self.model.optimizer), _built_already(self.model):
                 while self.epoch < self.job.epochs and not (self.stopped and not self.batch):
                     self._one_epoch()
             self._finish()
+        except RunInUseError:
+            raise  # the lineage is another's by now
         except BaseException as error:
-            lineage.append(
-                self.job.run_dir, "end", attempt=self.number, reason=_reason(error), step=self.step
-            )
+            self._ended(_reason(error))
             raise
         lineage.append(self.job.run_dir, "end", attempt=self.number, reason="completed", step=self.step,
                        epoch=self.epoch, stopped=self.stopped)  # fmt: skip
         return Outcome(self.callbacks._history, self.model, self.proof, self.step)
+
+    def _ended(self, reason: str) -> None:
+        lineage.append(self.job.run_dir, "end", attempt=self.number, reason=reason, step=self.step)
 
     # -- beginning -----------------------------------------------------------------------------------------------
 
@@ -99,7 +110,9 @@ class Attempt:
         self.callbacks = RunCallbacks.of(
             self.named.values(),
             model=self.model,
-            hooks=Hooks(self._began, self._epoch_begun, self._step_done, self._epoch_done),
+            hooks=Hooks(
+                self._began, self._epoch_begun, self._step_done, self._epoch_done, self._validation_step_done
+            ),
             epochs=self.job.epochs,
             steps=self.order.steps(self.epoch),
             verbose=self.job.verbose,
@@ -145,10 +158,23 @@ class Attempt:
             findings=[str(f) for f in proof.findings] if proof else [],
             host=socket.gethostname(),
             pid=os.getpid(),
+            job=self.watch.cluster.job,
+            restarts=self.watch.cluster.restarts,
+            restore_seconds=round(self.restore_seconds, 3),
+            lost=self._lost(),
             devices=self.job.devices,
             versions={"tensorflow": tf.__version__, self.born: flavour.library(self.born).__version__},
             files=self.files_before,
         )
+
+    def _lost(self) -> dict[str, Any] | None:
+        """What the attempt before had done beyond the checkpoint that this one begins at, as its heartbeat told."""
+        beat, step = lock.last_heartbeat(self.job.run_dir), self.step
+        if beat.get("attempt") != self.number - 1 or not isinstance(beat.get("step"), int):
+            return None
+        begun = self.origin.state and native.read_manifest(self.origin.state.path).get("time")
+        seconds = max(float(beat["time"]) - float(begun), 0.0) if begun and beat["step"] > step else 0.0
+        return {"step": beat["step"], "steps": max(beat["step"] - step, 0), "seconds": round(seconds, 1)}
 
     def _announce(self) -> None:
         say, job = self.job.say, self.job
@@ -264,10 +290,38 @@ class Attempt:
         self.step += applied - self.batch
         self.batch = applied
         self.due = self.clockwork.after_step(self.step) or self.due
+        self.watch.phase = preempt.TRAINING
         last = applied >= self.callbacks.steps
-        if self.due and not (last and not self._validates()):
+        validates = last and self._validates()
+        leaving = self.watch.notice is not None
+        if validates or leaving or self.due:
             self.batch_logs = run_callbacks.numbers(logs)
+        if self.due and not (last and not validates and not leaving):
             self._publish()
+        elif leaving:
+            self._publish_in_time()
+        self._leave_if_told()
+        if validates:
+            self.before_validation = self._progress(), self._accumulators()
+
+    def _accumulators(self) -> dict[str, Any]:
+        """The epoch's metrics, which a validation is about to reset and to use."""
+        return {name: live.value(v) for name, v in live.epoch_metrics(live.of(self.model)).items()}
+
+    def _validation_step_done(self) -> None:
+        """A preempted validation begins again: the state that it was begun with is what is published."""
+        if self.watch.notice is not None and self.before_validation is not None:
+            self._publish_in_time()
+            self._leave_if_told()
+
+    def _publish_in_time(self) -> None:
+        if self.watch.time_to_save():
+            self._publish()
+
+    def _leave_if_told(self) -> None:
+        if self.watch.notice is not None:
+            self.watch.phase = preempt.LEAVING
+            raise Preempted(f"{self.watch.notice.cause.reason} ({self.watch.notice.signal.name})")
 
     def _epoch_done(self, epochs: int, logs: Mapping[str, Any]) -> None:
         self.stopped = bool(self.model.stop_training)
@@ -277,6 +331,7 @@ class Attempt:
                 "epoch did since the last checkpoint is not kept. Give fit.steps_per_epoch its true value."
             )
         self.validated += self._validates()
+        self.before_validation = None
         self.epoch, self.batch, self.batch_logs, self.epoch_logs = epochs, 0, {}, logs
         last = epochs >= self.job.epochs or self.stopped
         if self.clockwork.after_epoch(epochs, last=last) or self.due:
@@ -287,7 +342,8 @@ class Attempt:
     def _publish(self) -> None:
         started = time.perf_counter()
         self.callbacks.settle()
-        state = capture.capture(self.model, epoch=self.epoch, batch=self.batch, progress=self._progress())
+        progress, kept = self.before_validation or (self._progress(), {})
+        state = capture.capture(self.model, epoch=self.epoch, batch=self.batch, progress=progress, kept=kept)
         try:
             published = self.directory.publish(state)
         except OSError as error:
@@ -298,6 +354,7 @@ class Attempt:
         self.due = False
         self.clockwork.published()
         seconds = time.perf_counter() - started
+        self.watch.saved(seconds)
         lineage.published(self.job.run_dir, published.path, attempt=self.number, seconds=seconds,
                           bytes=published.nbytes)  # fmt: skip
         self.own_log.checkpoint(step=state.iterations or 0, seconds=seconds, nbytes=published.nbytes)
@@ -366,6 +423,8 @@ def _beginning(origin: Origin) -> str:
 def _reason(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
+    if isinstance(error, Preempted):
+        return str(error)
     return f"failed: {type(error).__name__}: {error}".splitlines()[0]
 
 

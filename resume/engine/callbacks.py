@@ -27,6 +27,7 @@ class Hooks:
     epoch_begun: Callable[[], None]
     step_done: Callable[[int, Mapping[str, Any] | None], None]  # batches of this epoch applied, logs
     epoch_done: Callable[[int, Mapping[str, Any]], None]  # epochs completed, logs
+    validating: Callable[[], None] = lambda: None  # after each batch of a validation
 
 
 class RunCallbacks:
@@ -94,6 +95,10 @@ class RunCallbacks:
         self._all().on_train_batch_end(batch + self.skipped, logs)
         # With steps_per_execution, Keras names the last batch of a full block even where the epoch ends before it.
         self._hooks.step_done(min(batch + self.skipped + 1, self.steps), logs)
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._all().on_test_batch_end(batch, logs)
+        self._hooks.validating()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         known = numbers(logs)

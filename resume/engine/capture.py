@@ -15,10 +15,21 @@ from resume.engine import flavour, keras2, live
 from resume.state import Arrays, OptimizerInfo, TrainState
 
 
-def capture(model: keras.Model, *, epoch: int, batch: int, progress: Mapping[str, Any]) -> TrainState:
-    """The training state now. `progress`: sections of plain values; arrays in them are set aside as `<section>/<n>`."""
+def capture(
+    model: keras.Model,
+    *,
+    epoch: int,
+    batch: int,
+    progress: Mapping[str, Any],
+    kept: Mapping[str, np.ndarray[Any, Any]] | None = None,
+) -> TrainState:
+    """The training state now. `progress`: sections of plain values; arrays in them are set aside as `<section>/<n>`.
+
+    `kept`: values of an earlier moment that hold in the place of today's.
+    """
     found, born = live.of(model), flavour.of(model)
-    arrays = live.diverged({name: live.value(variable) for name, variable in found.variables.items()})
+    values = {name: live.value(variable) for name, variable in found.variables.items()}
+    arrays = live.diverged(values | dict(kept or {}))
     encoded = {section: _encode(section, item, arrays) for section, item in progress.items()}
     return TrainState(
         format="native",

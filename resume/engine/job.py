@@ -10,8 +10,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from resume.clusters import Cluster
 from resume.continuity import Proof
 from resume.engine.data import Feeding
+from resume.preempt import Watch
 from resume.rundir import Retention
 from resume.schedule import Schedule
 from resume.state import TrainState
@@ -52,6 +54,10 @@ class Job:
     record: str | None = None  # the resolved configuration, for config.yaml
     strategy: tf.distribute.Strategy = field(default_factory=tf.distribute.get_strategy)
     devices: str = ""
+    watch: Watch = field(default_factory=lambda: Watch(Cluster("local", (), 75)))  # hears nothing
+    wait: float = 0.0  # seconds for another process to leave the run directory
+    stale: float = 60.0  # seconds without a heartbeat after which it counts as gone
+    fruitless: int | None = 3
     say: Callable[[str], None] = print
 
 

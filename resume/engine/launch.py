@@ -14,12 +14,13 @@ from resume.engine import build, devices, flavour
 from resume.engine.data import Feeding
 from resume.engine.job import Job, Outcome
 from resume.engine.loop import train
+from resume.preempt import Watch
 from resume.rundir import Best, Retention
 from resume.schedule import Schedule
 from resume.settings import Settings
 
 
-def run(settings: Settings, *, record: str) -> Outcome:
+def run(settings: Settings, *, record: str, watch: Watch) -> Outcome:
     """Train as the settings say. `record`: the resolved configuration as text, kept in the run directory."""
     logging.getLogger("tensorflow").setLevel(logging.WARNING)
     if settings.deterministic:
@@ -34,10 +35,12 @@ def run(settings: Settings, *, record: str) -> Outcome:
     keras.utils.clear_session()  # names must not depend on what was built before; outside any strategy's scope
     custom = build.custom_objects(settings.custom_objects)
     with flavour.custom_objects(custom):
-        return train(_job(settings, custom, chosen, record))
+        return train(_job(settings, custom, chosen, record, watch))
 
 
-def _job(settings: Settings, custom: dict[str, Any], chosen: devices.Devices, record: str) -> Job:
+def _job(
+    settings: Settings, custom: dict[str, Any], chosen: devices.Devices, record: str, watch: Watch
+) -> Job:
     fit, checkpoint = settings.fit, settings.checkpoint
     return Job(
         run_dir=Path(settings.run_dir),
@@ -67,6 +70,10 @@ def _job(settings: Settings, custom: dict[str, Any], chosen: devices.Devices, re
         record=record,
         strategy=chosen.strategy,
         devices=chosen.description,
+        watch=watch,
+        wait=settings.cluster.wait,
+        stale=settings.cluster.stale,
+        fruitless=settings.cluster.fruitless,
     )
 
 

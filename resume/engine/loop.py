@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -57,26 +58,29 @@ def _same_beginning(run_dir: Path, ckpt: Path | None) -> None:
 def train(job: Job) -> Outcome:
     """Run one attempt to the end. Raises a ResumeError, with nothing trained or written, for what cannot be resumed."""
     with contextlib.ExitStack() as held:
-        locked = job.run_dir.is_dir()
-        if locked:
-            held.enter_context(lock.held(job.run_dir))
+        claim = held.enter_context(_lock(job)) if job.run_dir.is_dir() else None
+        lineage.demand_progress(job.run_dir, most=job.fruitless)
+        started = time.perf_counter()
         origin = choose(job.run_dir, job.ckpt)
         rng.seed_everything(job.feeding.seed)
         with job.strategy.scope():
             attempt = _prepare(job, origin)
-            if not locked:
-                _claim(job.run_dir, held)
-            return attempt.run()
+            return attempt.run(claim or _claim(job, held), restore_seconds=time.perf_counter() - started)
 
 
-def _claim(run_dir: Path, held: contextlib.ExitStack) -> None:
+def _lock(job: Job) -> contextlib.AbstractContextManager[lock.Claim]:
+    return lock.held(job.run_dir, wait=job.wait, stale=job.stale, job=job.watch.cluster.job)
+
+
+def _claim(job: Job, held: contextlib.ExitStack) -> lock.Claim:
     """Only now, with everything proven, does a new run get its directory."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    held.enter_context(lock.held(run_dir))
-    if lineage.read(run_dir):
+    job.run_dir.mkdir(parents=True, exist_ok=True)
+    claim = held.enter_context(_lock(job))
+    if lineage.read(job.run_dir):
         raise RunInUseError(
-            f"{run_dir}: another process began this run just now. Start again to continue it."
+            f"{job.run_dir}: another process began this run just now. Start again to continue it."
         )
+    return claim
 
 
 def _prepare(job: Job, origin: Origin) -> Attempt:

@@ -1,0 +1,147 @@
+"""What runs us: which signals mean "save and leave", how long there is, and what to do once the state is safe.
+
+Slurm        scontrol tells why and until when; the job requeues itself and leaves with 75; if it cannot, it waits to be
+             killed, since a job that leaves by itself with another code is not started again (slurm.schedmd.com,
+             preempt.html, sbatch.html --signal --requeue)
+Kubernetes   SIGTERM, then the pod's grace period; 143, since operators start again only what ended above 127
+local        systemd, spot machines, a terminal: 75 (sysexits.h EX_TEMPFAIL)
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from resume.errors import UsageError
+from resume.settings import ClusterSettings
+
+_SIGNALS = {
+    "slurm": ("SIGTERM", "SIGUSR1", "SIGUSR2"),
+    "kubernetes": ("SIGTERM",),
+    "local": ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGINT"),
+}
+_EXIT_CODES = {"slurm": 75, "kubernetes": 143, "local": 75}
+_GRACE = {"kubernetes": 30.0}  # terminationGracePeriodSeconds, where the pod does not say another
+_PATIENCE = 5.0  # seconds for scontrol to answer
+_FIELD = re.compile(r"(\w+)=(\S*)")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """`grace`: seconds from a signal to the kill, None where nothing is known; `job`: its id there."""
+
+    kind: str
+    signals: tuple[signal.Signals, ...]
+    exit_code: int
+    requeue: bool = False
+    grace: float | None = None
+    job: str | None = None
+    restarts: int | None = None  # how often it was started again before this time
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why a signal came, as far as the cluster tells. `seconds`: until the kill; None where it cannot be known."""
+
+    reason: str
+    seconds: float | None
+    again: bool = True  # whether the job is to be started again
+
+
+def of(settings: ClusterSettings, environ: Mapping[str, str] = os.environ) -> Cluster:
+    """The cluster that is configured; for `auto`, the one that the environment speaks of.
+
+    Raises UsageError for a signal that does not exist or cannot be caught.
+    """
+    kind = settings.kind if settings.kind != "auto" else _found(environ)
+    names = settings.signals if settings.signals is not None else _SIGNALS[kind]
+    restarts = environ.get("SLURM_RESTART_COUNT", "0" if kind == "slurm" else "")
+    return Cluster(
+        kind,
+        tuple(_signal(name) for name in names),
+        settings.exit_code or _EXIT_CODES[kind],
+        requeue=kind == "slurm" if settings.requeue is None else settings.requeue,
+        grace=settings.grace if settings.grace is not None else _GRACE.get(kind),
+        job=_job(kind, environ),
+        restarts=int(restarts) if restarts.isdigit() else None,
+    )
+
+
+def _found(environ: Mapping[str, str]) -> str:
+    if environ.get("SLURM_JOB_ID"):
+        return "slurm"
+    return "kubernetes" if environ.get("KUBERNETES_SERVICE_HOST") else "local"
+
+
+def _signal(name: str) -> signal.Signals:
+    try:
+        found = signal.Signals[name if name.startswith("SIG") else f"SIG{name}"]
+    except KeyError:
+        raise UsageError(f"cluster.signals: there is no signal {name!r}.") from None
+    if found in (signal.SIGKILL, signal.SIGSTOP):
+        raise UsageError(f"cluster.signals: nobody can catch {found.name}.")
+    return found
+
+
+def _job(kind: str, environ: Mapping[str, str]) -> str | None:
+    if kind != "slurm":
+        return environ.get("HOSTNAME") if kind == "kubernetes" else None
+    array, task = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else environ.get("SLURM_JOB_ID")
+
+
+def cause(cluster: Cluster, received: signal.Signals) -> Cause:
+    """Why this signal came and how long there is."""
+    if cluster.kind == "slurm" and cluster.job is not None:
+        told = job_facts(cluster.job)
+        if told:
+            return slurm_cause(told, now=time.time(), grace=cluster.grace)
+    if received == signal.SIGINT:
+        return Cause("interrupted", cluster.grace, again=False)
+    return Cause("preempted", cluster.grace)
+
+
+def job_facts(job: str) -> dict[str, str]:
+    """What `scontrol show job` says; empty where it does not answer."""
+    try:
+        done = subprocess.run(
+            ["scontrol", "show", "job", job], capture_output=True, text=True, timeout=_PATIENCE, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    return dict(_FIELD.findall(done.stdout)) if done.returncode == 0 else {}
+
+
+def slurm_cause(told: Mapping[str, str], *, now: float, grace: float | None) -> Cause:
+    """Preemption has a PreemptTime, and EndTime is its deadline; a cancelled job says so; else the time limit nears."""
+    seconds = _until(told.get("EndTime"), now)
+    seconds = grace if seconds is None else seconds
+    if told.get("PreemptTime", "None") not in ("None", "Unknown", "(null)"):
+        return Cause("preempted", seconds)
+    if told.get("JobState") in ("CANCELLED", "COMPLETING", "FAILED"):
+        return Cause("cancelled", grace, again=False)
+    return Cause("time limit", seconds)
+
+
+def _until(text: str | None, now: float) -> float | None:
+    try:
+        return time.mktime(time.strptime(text or "", "%Y-%m-%dT%H:%M:%S")) - now
+    except ValueError:
+        return None
+
+
+def requeue(job: str) -> str | None:
+    """Ask Slurm to start the job again; None when it will, else why not."""
+    try:
+        done = subprocess.run(
+            ["scontrol", "requeue", job], capture_output=True, text=True, timeout=_PATIENCE, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    said = done.stderr.strip() or done.stdout.strip()
+    return None if done.returncode == 0 else said.splitlines()[0] if said else f"exit {done.returncode}"

@@ -1,0 +1,209 @@
+"""Leave in time: a signal sets a flag; the main thread saves at the next step boundary; a second thread keeps watch.
+
+Python runs a handler in the main thread and between two bytecodes: inside a long step it has to wait. So the handler
+here does nothing, and a thread reads the pipe into which the interpreter's own C handler writes each signal at once
+(signal.set_wakeup_fd). That thread knows the deadline, and when the step boundary would come too late it leaves with
+what is published already, by os._exit: nothing that is published can be harmed by that.
+
+    starting    import, restore, before the first step: nothing is trained, so nothing is saved; the thread leaves
+    training    the main thread has until shortly before the deadline
+    leaving     the main thread is on its way out; the same watch is kept
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from resume import clusters
+from resume.clusters import Cause, Cluster
+
+STARTING, TRAINING, LEAVING = "starting", "training", "leaving"
+_RESERVE = 1.0  # seconds before the deadline at which the thread leaves, for what is left to do
+_FIRST_SAVE = 2.0  # seconds that a save is taken to need before one has been seen
+_SLACK = 1.5  # times the longest save seen, that the next may need
+
+Handler = Callable[[int, FrameType | None], Any]
+
+
+class Preempted(BaseException):
+    """Raised in the main thread at a step boundary, once there is nothing left to save."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """`deadline`: when the kill comes, by the monotonic clock; None where nobody knows."""
+
+    signal: signal.Signals
+    cause: Cause
+    since: float
+    deadline: float | None
+
+
+current: Watch | None = None  # of this process: signals belong to a process
+
+
+class Watch:
+    """Signals of one process. Use as a context in the main thread; elsewhere it hears nothing."""
+
+    def __init__(
+        self, cluster: Cluster, *, say: Callable[[str], None] = print, leave: Callable[[int], Any] = os._exit
+    ) -> None:
+        self.cluster, self.say, self._exit = cluster, say, leave
+        self.phase = STARTING
+        self.notice: Notice | None = None
+        self.longest_save = 0.0
+        self.at_exit: Callable[[str], None] = lambda reason: None  # what the thread notes before it leaves
+        self._earlier: dict[signal.Signals, Any] = {}
+        self._done = threading.Event()
+        self._pipe: tuple[int, int] | None = None
+        self._wakeup = -1
+
+    # -- hearing ---------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Watch:
+        global current
+        current = self
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        self._pipe = os.pipe()
+        os.set_blocking(self._pipe[1], False)
+        for number in self.cluster.signals:
+            self._earlier[number] = signal.signal(number, _flag_only)
+        self._wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+        threading.Thread(target=self._listen, name="resume-preempt", daemon=True).start()
+        return self
+
+    def become(self, cluster: Cluster) -> None:
+        """Other signals than those that were listened to until now; a notice that has come stays one."""
+        self.cluster = cluster
+        if self._pipe is None:
+            return
+        for number in set(self._earlier) - set(cluster.signals):
+            signal.signal(number, _given_back(self._earlier.pop(number)))
+        for number in set(cluster.signals) - set(self._earlier):
+            self._earlier[number] = signal.signal(number, _flag_only)
+
+    def __exit__(self, *_: object) -> None:
+        global current
+        current = None
+        self._done.set()
+        if self._pipe is None:
+            return
+        signal.set_wakeup_fd(self._wakeup)
+        for number, handler in self._earlier.items():
+            if signal.getsignal(number) is _flag_only:
+                signal.signal(number, _given_back(handler))
+        with contextlib.suppress(OSError):
+            os.write(self._pipe[1], b"\0")  # the thread's end of the matter
+        self._pipe = None
+
+    def _listen(self) -> None:
+        assert self._pipe is not None
+        read, _ = self._pipe
+        while not self._done.is_set():
+            for number in os.read(read, 64):
+                self._hand_on(number)
+                if number in self._earlier and self.notice is None:
+                    self._heard(signal.Signals(number))
+
+    def _hand_on(self, number: int) -> None:
+        """To whoever listened before us."""
+        if self._wakeup >= 0 and number:
+            with contextlib.suppress(OSError):
+                os.write(self._wakeup, bytes([number]))
+
+    def _heard(self, number: signal.Signals) -> None:
+        now = time.monotonic()
+        cause = clusters.cause(self.cluster, number)
+        deadline = None if cause.seconds is None else now + cause.seconds
+        self.notice = Notice(number, cause, now, deadline)
+        self._keep_watch(self.notice)
+
+    # -- the thread ------------------------------------------------------------------------------------------------
+
+    def _keep_watch(self, notice: Notice) -> None:
+        left = "" if notice.deadline is None else f", {notice.cause.seconds:.0f} s left"
+        if self.phase == STARTING:
+            self._leave("nothing was trained yet")
+            return
+        self.say(f"{notice.cause.reason} ({notice.signal.name}{left}): saving after this step")
+        wait = None if notice.deadline is None else max(notice.deadline - _RESERVE - time.monotonic(), 0.0)
+        if not self._done.wait(wait):
+            self._leave("the step did not end in time; what is published already is kept")
+
+    def _leave(self, why: str) -> None:
+        """From the thread, while the main thread is somewhere that cannot be waited for."""
+        notice = self.notice
+        assert notice is not None
+        with contextlib.suppress(Exception):
+            self.say(f"{notice.cause.reason} ({notice.signal.name}): {why}")
+            self.at_exit(f"{notice.cause.reason} ({notice.signal.name}): {why}")
+        code = self.hand_over()
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        self._exit(code)
+
+    # -- the main thread -------------------------------------------------------------------------------------------
+
+    def saved(self, seconds: float) -> None:
+        self.longest_save = max(self.longest_save, seconds)
+
+    def time_to_save(self) -> bool:
+        """Whether a save would end before the deadline, by what saves have taken here."""
+        if self.notice is None or self.notice.deadline is None:
+            return True
+        needed = self.longest_save * _SLACK or _FIRST_SAVE
+        return time.monotonic() + needed + _RESERVE < self.notice.deadline
+
+    def hand_over(self) -> int:
+        """The earlier handler's turn, then the cluster's part. Returns the exit code; does not return from parking."""
+        notice = self.notice
+        assert notice is not None
+        earlier = self._earlier.get(notice.signal)
+        if callable(earlier) and earlier is not signal.default_int_handler:
+            with contextlib.suppress(SystemExit):
+                earlier(notice.signal, None)
+        if notice.cause.reason == "interrupted":
+            return 128 + signal.SIGINT
+        if self.cluster.requeue and notice.cause.again and self.cluster.job is not None:
+            refused = clusters.requeue(self.cluster.job)
+            if refused is not None:
+                self._park(f"job {self.cluster.job} is not requeued ({refused})")
+        return self.cluster.exit_code
+
+    def _park(self, why: str) -> None:
+        """Slurm starts a killed job again, and not one that has left by itself."""
+        self.say(f"{why}: waiting to be killed")
+        sys.stdout.flush()
+        while True:
+            time.sleep(60)
+
+
+@contextlib.contextmanager
+def watching(cluster: Cluster) -> Iterator[Watch]:
+    """The watch of this process, from now on for this cluster; a new one where there is none yet."""
+    if current is not None:
+        current.become(cluster)
+        yield current
+        return
+    with Watch(cluster) as watch:
+        yield watch
+
+
+def _given_back(handler: Any) -> Any:
+    """None stands for a handler that was not Python's."""
+    return handler if handler is not None else signal.SIG_DFL
+
+
+def _flag_only(number: int, frame: FrameType | None) -> None:
+    """The thread has heard it already. Raising here would cut a save in half."""

@@ -29,6 +29,7 @@ _EXIT_CODES = {"slurm": 75, "kubernetes": 143, "local": 75}
 _GRACE = {"kubernetes": 30.0}  # terminationGracePeriodSeconds, where the pod does not say another
 _PATIENCE = 5.0  # seconds for scontrol to answer
 _FIELD = re.compile(r"(\w+)=(\S*)")
+_ENDED = ("CANCELLED", "COMPLETING", "FAILED", "TIMEOUT", "PENDING")  # of a job that is still here to ask
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ def cause(cluster: Cluster, received: signal.Signals) -> Cause:
     if cluster.kind == "slurm" and cluster.job is not None:
         told = job_facts(cluster.job)
         if told:
-            return slurm_cause(told, now=time.time(), grace=cluster.grace)
+            grace = cluster.grace if cluster.grace is not None else slurm_grace(told)
+            return slurm_cause(told, now=time.time(), grace=grace, restarts=cluster.restarts)
     if received == signal.SIGINT:
         return Cause("interrupted", cluster.grace, again=False)
     return Cause("preempted", cluster.grace)
@@ -108,24 +110,54 @@ def cause(cluster: Cluster, received: signal.Signals) -> Cause:
 
 def job_facts(job: str) -> dict[str, str]:
     """What `scontrol show job` says; empty where it does not answer."""
+    return dict(_FIELD.findall(_scontrol("show", "job", job)))
+
+
+def slurm_grace(told: Mapping[str, str]) -> float | None:
+    """Seconds to the kill as the partition (of a running job) or KillWait (of an ended one) has them."""
+    if told.get("JobState") in _ENDED:
+        found = re.search(r"^KillWait\s*= (\d+) sec", _scontrol("show", "config"), re.MULTILINE)
+        return float(found[1]) if found else None
+    return partition_grace(told.get("Partition", "")) if _has_time(told, "PreemptTime") else None
+
+
+def partition_grace(name: str) -> float | None:
+    """Seconds between a preemption's first signal and its kill; None where Slurm does not say."""
+    text = dict(_FIELD.findall(_scontrol("show", "partition", name))).get("GraceTime", "") if name else ""
+    return float(text) if text.isdigit() else None
+
+
+def _scontrol(*arguments: str) -> str:
+    """Its answer; empty where it has none."""
     try:
         done = subprocess.run(
-            ["scontrol", "show", "job", job], capture_output=True, text=True, timeout=_PATIENCE, check=False
+            ["scontrol", *arguments], capture_output=True, text=True, timeout=_PATIENCE, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
-        return {}
-    return dict(_FIELD.findall(done.stdout)) if done.returncode == 0 else {}
+        return ""
+    return done.stdout if done.returncode == 0 else ""
 
 
-def slurm_cause(told: Mapping[str, str], *, now: float, grace: float | None) -> Cause:
-    """Preemption has a PreemptTime, and EndTime is its deadline; a cancelled job says so; else the time limit nears."""
-    seconds = _until(told.get("EndTime"), now)
-    seconds = grace if seconds is None else seconds
-    if told.get("PreemptTime", "None") not in ("None", "Unknown", "(null)"):
-        return Cause("preempted", seconds)
-    if told.get("JobState") in ("CANCELLED", "COMPLETING", "FAILED"):
-        return Cause("cancelled", grace, again=False)
-    return Cause("time limit", seconds)
+def slurm_cause(
+    told: Mapping[str, str], *, now: float, grace: float | None, restarts: int | None = None
+) -> Cause:
+    """Preemption has a PreemptTime, and EndTime is its deadline, unless the job's time is unlimited.
+
+    A job that has ended gets its TERM as well, KillWait before its KILL: cancelled; out of time, when nobody asked for
+    --signal; or requeued already by Slurm (a preemption without GraceTime) or by a person, which counts as a restart.
+    """
+    if told.get("JobState") not in _ENDED:
+        seconds = _until(told.get("EndTime"), now)
+        reason = "preempted" if _has_time(told, "PreemptTime") else "signalled" if seconds is None else "time limit"
+        return Cause(reason, grace if seconds is None else seconds)
+    if told.get("Restarts", "").isdigit() and int(told["Restarts"]) > (restarts or 0):
+        return Cause("requeued", grace, again=False)
+    timed_out = told.get("Reason") == "TimeLimit"
+    return Cause("time limit" if timed_out else "cancelled", grace, again=timed_out)
+
+
+def _has_time(told: Mapping[str, str], field: str) -> bool:
+    return told.get(field, "None") not in ("None", "Unknown", "(null)")
 
 
 def _until(text: str | None, now: float) -> float | None:

@@ -9,6 +9,7 @@ A killed attempt has no end. A line that a kill has cut short is skipped, and ne
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -93,7 +94,8 @@ def timeline(records: Sequence[Record]) -> list[dict[str, Any]]:
     ends = {r["attempt"]: r for r in records if r["event"] == "end"}
     steps = {r["attempt"]: r["step"] for r in records if r["event"] == "checkpoint"}
     rows = []
-    for start, after in zip(starts, [*starts[1:], None], strict=True):
+    for start, after in itertools.pairwise([*starts, None]):
+        assert start is not None  # None stands behind the last
         number, end = start["attempt"], ends.get(start["attempt"], {})
         lost = (after or {}).get("lost") or {}
         reached = [x for x in (end.get("step"), lost.get("step"), steps.get(number)) if isinstance(x, int)]

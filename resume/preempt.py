@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from resume import clusters
 from resume.clusters import Cause, Cluster
@@ -31,7 +31,7 @@ _RESERVE = 1.0  # seconds before the deadline at which the thread leaves, for wh
 _FIRST_SAVE = 2.0  # seconds that a save is taken to need before one has been seen
 _SLACK = 1.5  # times the longest save seen, that the next may need
 
-Handler = Callable[[int, FrameType | None], Any]
+Result = TypeVar("Result")
 
 
 class Preempted(BaseException):
@@ -187,6 +187,18 @@ class Watch:
         sys.stdout.flush()
         while True:
             time.sleep(60)
+
+
+def obeyed(watch: Watch, work: Callable[[], Result]) -> Result:
+    """What `work` returns; SystemExit with the cluster's code where it left in time, after Ctrl-C KeyboardInterrupt."""
+    try:
+        return work()
+    except Preempted as left:
+        watch.say(f"{left}: left in time; the same command continues.")
+        code = watch.hand_over()
+        if watch.notice is not None and watch.notice.signal == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        raise SystemExit(code) from None
 
 
 @contextlib.contextmanager

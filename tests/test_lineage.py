@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from resume import lineage, rundir
+from resume.errors import NoProgressError
 from resume.state import TrainState
 
 Make = Callable[..., TrainState]
@@ -168,3 +169,74 @@ def test_completed(run: Path, end: dict[str, Any], epochs: int, said: str | None
     assert lineage.completed(run, epochs=epochs) == said
     start(run, 2)
     assert lineage.completed(run, epochs=epochs) is None
+
+
+# ---- progress ----
+
+
+def attempt(run: Path, number: int, *, reason: str | None, step: int = 0, published: bool = False) -> None:
+    lineage.append(run, "start", attempt=number, step=step, verdict="fresh")
+    if published:
+        lineage.append(run, "checkpoint", attempt=number, step=step + 1, digest=f"{number}")
+    if reason is not None:
+        lineage.append(run, "end", attempt=number, reason=reason, step=step)
+
+
+def test_attempts_without_a_checkpoint_are_counted_since_the_last_one_with(tmp_path: Path) -> None:
+    attempt(tmp_path, 1, reason="failed: early")
+    attempt(tmp_path, 2, reason="failed: late", published=True)
+    attempt(tmp_path, 3, reason=None)
+    attempt(tmp_path, 4, reason="failed: ValueError: bad batch")
+    assert lineage.fruitless(lineage.read(tmp_path)) == [
+        "attempt 3: ended without a word (killed, or crashed)",
+        "attempt 4: failed: ValueError: bad batch",
+    ]
+
+
+@pytest.mark.parametrize(
+    "reason", ["preempted (SIGTERM)", "interrupted", "time limit (SIGUSR2): nothing was trained"]
+)
+def test_preemptions_may_repeat_without_bound(tmp_path: Path, reason: str) -> None:
+    for number in range(1, 9):
+        attempt(tmp_path, number, reason=reason)
+    assert lineage.fruitless(lineage.read(tmp_path)) == []
+    attempt(tmp_path, 9, reason=None)
+    assert len(lineage.fruitless(lineage.read(tmp_path))) == 1
+
+
+def test_a_crash_loop_is_an_error_that_gives_each_reason(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        lineage.demand_progress(tmp_path, most=3)
+        attempt(tmp_path, number, reason=f"failed: reason {number}")
+    lineage.demand_progress(tmp_path, most=4)
+    lineage.demand_progress(tmp_path, most=None)
+    with pytest.raises(NoProgressError) as raised:
+        lineage.demand_progress(tmp_path, most=3)
+    assert raised.value.exit_code == 6
+    assert str(raised.value).splitlines() == [
+        f"{tmp_path}: 3 attempts in a row ended without a new checkpoint; another would end as they did.",
+        "  attempt 1: failed: reason 1",
+        "  attempt 2: failed: reason 2",
+        "  attempt 3: failed: reason 3",
+        "Once the cause is gone: cluster.fruitless=4 lets one more begin.",
+    ]
+
+
+def test_the_timeline(tmp_path: Path) -> None:
+    facts = {"host": "a", "job": "7", "restore_seconds": 0.5}
+    lineage.append(tmp_path, "start", attempt=1, step=0, **facts)
+    lineage.append(tmp_path, "checkpoint", attempt=1, step=40, digest="x")
+    lineage.append(
+        tmp_path, "start", attempt=2, step=40, lost={"step": 47, "steps": 7, "seconds": 2.5}, **facts
+    )
+    lineage.append(tmp_path, "checkpoint", attempt=2, step=60, digest="y")
+    lineage.append(tmp_path, "end", attempt=2, step=60, reason="preempted (SIGTERM)")
+    lineage.append(tmp_path, "start", attempt=3, step=60, **facts)
+    rows = lineage.timeline(lineage.read(tmp_path))
+    shown = ("attempt", "from", "to", "published", "repeated", "lost_seconds", "end")
+    assert [tuple(row[key] for key in shown) for row in rows] == [
+        (1, 0, 47, 40, 7, 2.5, "killed, or crashed"),
+        (2, 40, 60, 60, 0, 0.0, "preempted (SIGTERM)"),
+        (3, 60, 60, None, None, None, "running, or killed"),
+    ]
+    assert [(row["host"], row["job"], row["restore_seconds"]) for row in rows] == [("a", "7", 0.5)] * 3

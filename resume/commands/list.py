@@ -1,4 +1,4 @@
-"""`resume list RUN`: the checkpoints of a run. No TensorFlow."""
+"""`resume list RUN`: the checkpoints of a run, and its attempts as a timeline. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from resume import rundir
+from resume import lineage, rundir
 from resume.commands import table
 from resume.errors import SourceError
 from resume.formats import native
@@ -20,11 +20,31 @@ def run(arguments: Sequence[str]) -> int:
     folder = Path(options.run)
     if not rundir.is_run(folder):
         raise SourceError(f"{folder}: not a run directory (no checkpoints/ and no lineage.jsonl in it).")
+    if options.attempts:
+        table.show(attempts(folder, as_json=options.json), as_json=options.json)
+        return 0
     rows = list(_rows(folder, as_json=options.json))
     table.show(rows, as_json=options.json)
-    if not rows and not options.json:
+    if options.json:
+        return 0
+    if not rows:
         print(f"{folder}: nothing has been published yet.")
+    if history := attempts(folder, as_json=False):
+        print()
+        table.show(history, as_json=False)
     return 0
+
+
+def attempts(run: Path, *, as_json: bool) -> list[dict[str, Any]]:
+    """One attempt a row; the keys are a stable interface. Seconds since 1970 for machines, text for people."""
+    rows = lineage.timeline(lineage.read(run))
+    return rows if as_json else [_for_people(row) for row in rows]
+
+
+def _for_people(row: dict[str, Any]) -> dict[str, Any]:
+    out = {key: "-" if value is None else value for key, value in row.items()}
+    began = row["time"]
+    return out | {"time": time.strftime("%F %T", time.localtime(began)) if began is not None else "-"}
 
 
 def _rows(run: Path, *, as_json: bool) -> Iterator[dict[str, Any]]:
@@ -62,8 +82,11 @@ def _manifest(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="resume list", description="The checkpoints of a run, oldest first."
+        prog="resume list",
+        description="The checkpoints of a run, oldest first, and its attempts: where each began and ended, what it "
+        "repeated of the one before, and why it ended.",
     )
     parser.add_argument("run", help="a run directory")
-    parser.add_argument("--json", action="store_true", help="one JSON list")
+    parser.add_argument("--attempts", action="store_true", help="the attempts alone")
+    parser.add_argument("--json", action="store_true", help="one JSON list (of checkpoints, or of attempts)")
     return parser

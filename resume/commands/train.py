@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from resume import clusters, lineage, preempt
 from resume.commands import quiet
 from resume.errors import EXIT_COMPLETED, ResumeError, UsageError
-from resume.preempt import Preempted, Watch
+from resume.preempt import Watch
 from resume.settings import ClusterSettings, Settings, config_dir, unknown_key, validate
 
 
@@ -92,11 +92,7 @@ def _trained(settings: Settings, *, record: str) -> None:
     """Under the watch of this process, or under one of its own where a launcher called the task."""
     cluster = clusters.of(settings.cluster)
     with preempt.watching(cluster) as watch:
-        try:
-            train(settings, record=record, watch=watch)
-        except Preempted as left:
-            print(f"{left}: left in time; the same command continues.", flush=True)
-            raise SystemExit(watch.hand_over()) from None
+        preempt.obeyed(watch, lambda: train(settings, record=record, watch=watch))
 
 
 def train(settings: Settings, *, record: str, watch: Watch) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from resume import rundir
+from resume import clusters, preempt, rundir
 from resume.continuity import Proof
 from resume.engine import build, loop, restore, trusted
 from resume.engine import flavour as flavours
@@ -17,8 +17,10 @@ from resume.engine.data import Feeding
 from resume.engine.job import Built, Job
 from resume.errors import UsageError
 from resume.formats.trust import Trust
+from resume.preempt import Watch
 from resume.rundir import Best, Retention
 from resume.schedule import Schedule
+from resume.settings import ClusterSettings
 
 
 def load(
@@ -93,40 +95,45 @@ def fit(
     keep_best: str | None = None,
     accept: Sequence[str] = (),
     prefer: str | None = None,
+    cluster: str = "auto",
 ) -> keras.callbacks.History:
     """Keras's `fit`, that cannot be lost: run the same script again after any kill, and it continues.
 
     Arguments up to `validation_freq` are Keras's own. `x` may also be a function of (epoch, seed) that returns an
     epoch's data; so may `validation_data`. `epochs` counts all attempts together. The random generators of the process
-    are set from `seed`. Returns the History of the whole run; its attribute `proof` is this attempt's (None when it
-    began fresh). Raises ContinuityError, with nothing trained, when what was restored is not what was saved.
+    are set from `seed`. When a signal says so (resume.clusters), the step in flight ends, the state is published and
+    SystemExit is raised with the cluster's code, for Ctrl-C KeyboardInterrupt. Returns the History of the whole run;
+    its attribute `proof` is this attempt's (None when it began fresh). Raises ContinuityError, with nothing trained,
+    when what was restored is not what was saved.
 
         history = resume.fit(model, x, y, run_dir="runs/a", epochs=10, every_steps=100)
     """
     train, validation = _split((x, y, sample_weight), validation_split, validation_data)
-    outcome = loop.train(
-        Job(
-            run_dir=Path(run_dir),
-            build=lambda state: Built(model),
-            train=train,
-            validation=validation,
-            callbacks=lambda born: _named(callbacks or []),
-            epochs=epochs,
-            verbose=1 if verbose == "auto" else int(verbose),
-            validation_args={
-                "validation_steps": validation_steps,
-                "validation_freq": validation_freq,
-                "validation_batch_size": validation_batch_size or batch_size,
-            },
-            feeding=Feeding(seed, batch_size, steps_per_epoch, shuffle, class_weight),
-            schedule=Schedule(every_steps, every_minutes, every_epochs),
-            retention=Retention(keep_last, keep_every_steps, Best.named(keep_best)),
-            ckpt=Path(ckpt) if ckpt is not None else None,
-            accept=tuple(accept),
-            prefer=prefer,
-            strategy=model.distribute_strategy,
-        )
+    watch = Watch(clusters.of(ClusterSettings(kind=cluster)))
+    job = Job(
+        run_dir=Path(run_dir),
+        build=lambda state: Built(model),
+        train=train,
+        validation=validation,
+        callbacks=lambda born: _named(callbacks or []),
+        epochs=epochs,
+        verbose=1 if verbose == "auto" else int(verbose),
+        validation_args={
+            "validation_steps": validation_steps,
+            "validation_freq": validation_freq,
+            "validation_batch_size": validation_batch_size or batch_size,
+        },
+        feeding=Feeding(seed, batch_size, steps_per_epoch, shuffle, class_weight),
+        schedule=Schedule(every_steps, every_minutes, every_epochs),
+        retention=Retention(keep_last, keep_every_steps, Best.named(keep_best)),
+        ckpt=Path(ckpt) if ckpt is not None else None,
+        accept=tuple(accept),
+        prefer=prefer,
+        strategy=model.distribute_strategy,
+        watch=watch,
     )
+    with watch:
+        outcome = preempt.obeyed(watch, lambda: loop.train(job))
     outcome.history.proof = outcome.proof
     return outcome.history
 

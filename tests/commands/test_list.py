@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from resume import rundir
+from resume import lineage, rundir
 from resume.commands import list as list_command
 from resume.errors import SourceError
 from resume.state import TrainState
@@ -77,3 +77,19 @@ def test_no_run(tmp_path: Path) -> None:
         SourceError, match=r": not a run directory \(no checkpoints/ and no lineage\.jsonl in it\)\.$"
     ):
         list_command.run([str(tmp_path)])
+
+
+def test_attempts(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lineage.append(run, "start", attempt=1, step=0, host="a", job=None)
+    lineage.append(run, "end", attempt=1, step=9, reason="preempted (SIGTERM)")
+    assert list_command.run([str(run), "--attempts", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert list(row) == [
+        "attempt", "time", "host", "job", "from", "to", "published", "repeated", "lost_seconds", "restore_seconds",
+        "end",
+    ]  # fmt: skip
+    assert (row["from"], row["to"], row["end"]) == (0, 9, "preempted (SIGTERM)")
+    assert list_command.run([str(run)]) == 0
+    checkpoints, attempts = capsys.readouterr().out.split("\n\n")
+    assert len(checkpoints.splitlines()) == 4
+    assert attempts.splitlines()[1].startswith("1        20")

@@ -12,6 +12,7 @@ import argparse
 import itertools
 import json
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -24,6 +25,7 @@ sys.path.insert(0, str(HERE))
 
 import processes  # noqa: E402
 
+ANY_NUMBER = ["cluster.fruitless=null"]  # of attempts that are killed before they publish anything
 EXPERIMENTS = sorted(path.stem for path in (HERE / "conf" / "experiment").glob("*.yaml"))
 
 
@@ -49,22 +51,26 @@ def compare(name: str, folder: Path, *, kills: int, rng: random.Random) -> dict[
     if code != 0:
         return {"experiment": name, "error": log.read_text()[-2000:]}
     codes = [
-        processes.attempt([f"+experiment={name}", f"run_dir={broken}"], log=log, **moment)
+        processes.attempt([f"+experiment={name}", f"run_dir={broken}", *ANY_NUMBER], log=log, **moment)
         for moment in moments(broken, seconds, kills=kills, rng=rng)
     ]
-    code = processes.attempt([f"+experiment={name}", f"run_dir={broken}"], log=log)
+    code = processes.attempt([f"+experiment={name}", f"run_dir={broken}", *ANY_NUMBER], log=log)
     if code != 0:
         return {"experiment": name, "error": log.read_text()[-2000:]}
     return {
         "experiment": name,
         "seconds": round(seconds, 1),
         "killed": codes.count(-9),
+        "preempted": codes.count(75),
         **differences(whole, broken),
     }
 
 
 def moments(run: Path, seconds: float, *, kills: int, rng: random.Random) -> list[dict[str, Any]]:
-    """When to kill: after some checkpoint, in a save, in a validation, and at random moments of a whole run's time."""
+    """When to kill: after some checkpoint, in a save, in a validation, and at random moments of a whole run's time.
+
+    Every other one is a SIGTERM, which lets the process save and leave, the others are SIGKILLs.
+    """
     published = rng.randrange(1, 9)
     aimed: list[Callable[[], bool]] = [
         lambda: published_in(run) >= published,
@@ -72,7 +78,10 @@ def moments(run: Path, seconds: float, *, kills: int, rng: random.Random) -> lis
         _nth((run / "validating").exists, rng.randrange(3)),
     ]
     found: list[dict[str, Any]] = [{"kill_when": test} for test in aimed[:kills]]
-    return found + [{"kill_after": rng.uniform(0.2, seconds)} for _ in range(kills - len(found))]
+    found += [{"kill_after": rng.uniform(0.2, seconds)} for _ in range(kills - len(found))]
+    first = rng.randrange(2)
+    signals = itertools.cycle((signal.SIGKILL, signal.SIGTERM) if first else (signal.SIGTERM, signal.SIGKILL))
+    return [{**moment, "kill": number} for moment, number in zip(found, signals, strict=False)]
 
 
 def published_in(run: Path) -> int:

@@ -30,10 +30,11 @@ def attempt(
     log: Path,
     kill_after: float | None = None,
     kill_when: Callable[[], bool] | None = None,
+    kill: signal.Signals = signal.SIGKILL,
 ) -> int:
     """Run `resume train ARGUMENTS` in a process of its own; its exit code, -9 when killed.
 
-    `kill_after`: SIGKILL after so many seconds; `kill_when()`: as soon as that is true.
+    `kill_after`: the signal `kill` after so many seconds; `kill_when()`: as soon as that is true.
     """
     started = time.monotonic()
     pid = os.fork()
@@ -45,7 +46,7 @@ def attempt(
             return os.waitstatus_to_exitcode(status)
         late = kill_after is not None and time.monotonic() - started >= kill_after
         if late or (kill_when is not None and kill_when()):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, kill)
             kill_after = kill_when = None
         time.sleep(0.001)
 

@@ -1,0 +1,171 @@
+"""An attempt that is told to leave: what it saves first, what it does not wait for, and where the next one begins."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from small import X, Y, classifier
+
+import resume
+from resume import clusters, lineage, preempt, rundir
+from resume.errors import RunInUseError
+
+STEPS = 6  # an epoch
+
+
+class At(keras.callbacks.Callback):
+    """Sends a signal to this very process at a step of the training, or at a batch of a validation."""
+
+    def __init__(
+        self, *, step: int | None = None, batch: int | None = None, number: int = signal.SIGTERM
+    ) -> None:
+        super().__init__()
+        self.step, self.batch, self.number, self.count = step, batch, number, 0
+
+    def get_state(self) -> None:
+        return None
+
+    def set_state(self, state: Any) -> None:
+        pass
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.count += 1
+        if self.count == self.step:
+            self.send()
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        if batch == self.batch:
+            self.send()
+
+    def send(self) -> None:
+        os.kill(os.getpid(), self.number)
+        time.sleep(0.3)  # the thread that listens has it by then
+
+
+def fit(run: Path, *callbacks: Any, **arguments: Any) -> keras.callbacks.History:
+    keras.utils.clear_session()
+    given = {
+        "epochs": 3,
+        "batch_size": 8,
+        "verbose": 0,
+        "every_minutes": None,
+        "every_epochs": None,
+        **arguments,
+    }
+    data = {"validation_data": (X[:16], Y[:16])}
+    return resume.fit(classifier(), X, Y, run_dir=run, callbacks=list(callbacks), **data, **given)
+
+
+def preempted(run: Path, *callbacks: Any, **arguments: Any) -> int:
+    with pytest.raises(SystemExit) as left:
+        fit(run, *callbacks, **arguments)
+    return int(left.value.code or 0)
+
+
+def same_ends(one: Path, other: Path) -> None:
+    a, b = rundir.read(one), rundir.read(other)
+    assert dict(a.specs) == dict(b.specs)
+    assert (a.epoch, a.batch, a.iterations) == (b.epoch, b.batch, b.iterations)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    run = tmp_path_factory.mktemp("whole") / "run"
+    return run, fit(run).history
+
+
+def test_the_step_ends_and_is_published(tmp_path: Path, whole: tuple[Path, Any]) -> None:
+    run = tmp_path / "run"
+    assert preempted(run, At(step=8)) == 75
+    state = rundir.read(run)
+    assert (state.iterations, state.epoch, state.batch) == (8, 1, 2)
+    assert lineage.read(run)[-1]["reason"] == "preempted (SIGTERM)"
+    assert fit(run).history == whole[1]
+    same_ends(run, whole[0])
+
+
+def test_a_validation_begins_again_and_not_the_epoch(tmp_path: Path, whole: tuple[Path, Any]) -> None:
+    run = tmp_path / "run"
+    assert preempted(run, At(batch=1)) == 75
+    state = rundir.read(run)
+    assert (state.iterations, state.epoch, state.batch) == (STEPS, 0, STEPS)
+    assert fit(run).history == whole[1]
+    same_ends(run, whole[0])
+
+
+def test_a_second_signal_changes_nothing(tmp_path: Path, whole: tuple[Path, Any]) -> None:
+    run = tmp_path / "run"
+    assert preempted(run, At(step=4), At(step=4, number=signal.SIGUSR1), At(step=4)) == 75
+    assert rundir.read(run).iterations == 4
+    assert [r["event"] for r in lineage.read(run)] == ["start", "checkpoint", "end"]
+
+
+def test_ctrl_c_is_an_interrupt_afterwards(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "run", At(step=4, number=signal.SIGINT))
+    assert rundir.read(tmp_path / "run").iterations == 4
+
+
+def test_handlers_are_given_back_and_the_earlier_one_has_its_turn(tmp_path: Path) -> None:
+    heard: list[int] = []
+
+    def mine(number: int, frame: Any) -> None:
+        heard.append(number)
+
+    before = signal.signal(signal.SIGTERM, mine)
+    try:
+        assert preempted(tmp_path / "run", At(step=2)) == 75
+        assert heard == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_what_would_not_be_saved_in_time_is_not_begun(tmp_path: Path) -> None:
+    watch = preempt.Watch(clusters.Cluster("local", (), 75))
+    cause = clusters.Cause("preempted", 5.0)
+    watch.notice = preempt.Notice(signal.SIGTERM, cause, time.monotonic(), time.monotonic() + 5.0)
+    assert watch.time_to_save()
+    watch.saved(4.0)
+    assert not watch.time_to_save()
+
+
+def test_a_run_that_was_taken_over_is_let_go(tmp_path: Path) -> None:
+    """As if another process had taken it while this one stood still: nothing is published, not even an end."""
+    run = tmp_path / "run"
+
+    class TakenOver(keras.callbacks.Callback):
+        def get_state(self) -> None:
+            return None
+
+        def set_state(self, state: Any) -> None:
+            pass
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            (run / "owner.json").write_text(
+                '{"token": "other", "host": "elsewhere", "pid": 1, "since": "now"}'
+            )
+
+    with pytest.raises(RunInUseError, match="taken over by another process \\(host elsewhere, pid 1"):
+        fit(run, TakenOver(), every_steps=2)
+    assert rundir.checkpoints(run) == []
+    assert [r["event"] for r in lineage.read(run)] == ["start"]
+    assert (run / "owner.json").is_file()
+
+
+def test_the_state_before_a_validation_has_the_epochs_own_metrics(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert preempted(run, At(batch=0)) == 75
+    state = rundir.read(run)
+    counts = [
+        float(np.asarray(state.arrays[n])) for n in state.specs if n.startswith("metrics/") and "count" in n
+    ]
+    assert counts
+    assert all(count in (len(X), STEPS) for count in counts)

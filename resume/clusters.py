@@ -43,6 +43,8 @@ class Cluster:
     grace: float | None = None
     job: str | None = None
     restarts: int | None = None  # how often it was started again before this time
+    notices: tuple[str, ...] = ()  # clouds to ask (resume.notices)
+    notice_address: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ def of(settings: ClusterSettings, environ: Mapping[str, str] = os.environ) -> Cl
         grace=settings.grace if settings.grace is not None else _GRACE.get(kind),
         job=_job(kind, environ),
         restarts=int(restarts) if restarts.isdigit() else None,
+        notices=tuple(settings.notices),
+        notice_address=settings.notice_address,
     )
 
 
@@ -147,9 +151,11 @@ def slurm_cause(
     --signal; or requeued already by Slurm (a preemption without GraceTime) or by a person, which counts as a restart.
     """
     if told.get("JobState") not in _ENDED:
-        seconds = _until(told.get("EndTime"), now)
-        reason = "preempted" if _has_time(told, "PreemptTime") else "signalled" if seconds is None else "time limit"
-        return Cause(reason, grace if seconds is None else seconds)
+        limit = _until(told.get("EndTime"), now)
+        seconds = grace if limit is None else limit
+        if _has_time(told, "PreemptTime"):
+            return Cause("preempted", seconds)
+        return Cause("signalled" if limit is None else "time limit", seconds)
     if told.get("Restarts", "").isdigit() and int(told["Restarts"]) > (restarts or 0):
         return Cause("requeued", grace, again=False)
     timed_out = told.get("Reason") == "TimeLimit"
@@ -176,4 +182,6 @@ def requeue(job: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     said = done.stderr.strip() or done.stdout.strip()
-    return None if done.returncode == 0 else said.splitlines()[0] if said else f"exit {done.returncode}"
+    if done.returncode == 0 or "pending" in said:  # requeued already: by Slurm, a person, or an earlier handler
+        return None
+    return said.splitlines()[0] if said else f"exit {done.returncode}"

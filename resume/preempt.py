@@ -23,15 +23,18 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, TypeVar
 
-from resume import clusters
+from resume import clusters, notices
 from resume.clusters import Cause, Cluster
 
 STARTING, TRAINING, LEAVING = "starting", "training", "leaving"
 _RESERVE = 1.0  # seconds before the deadline at which the thread leaves, for what is left to do
 _FIRST_SAVE = 2.0  # seconds that a save is taken to need before one has been seen
+_EVERY = 5.0  # seconds between questions to a cloud
+_TELLING = 6.0  # seconds for the cluster to tell the cause
 _SLACK = 1.5  # times the longest save seen, that the next may need
 
 Result = TypeVar("Result")
+Handler = Callable[[int, FrameType | None], Any]
 
 
 class Preempted(BaseException):
@@ -40,12 +43,15 @@ class Preempted(BaseException):
 
 @dataclass(frozen=True)
 class Notice:
-    """`deadline`: when the kill comes, by the monotonic clock; None where nobody knows."""
+    """`signal`: None for a cloud's notice. `deadline`: of the kill, by the monotonic clock; None where nobody knows."""
 
-    signal: signal.Signals
+    signal: signal.Signals | None
     cause: Cause
     since: float
     deadline: float | None
+
+    def __str__(self) -> str:
+        return f"{self.cause.reason} ({self.signal.name if self.signal is not None else 'a notice of the cloud'})"
 
 
 current: Watch | None = None  # of this process: signals belong to a process
@@ -64,6 +70,8 @@ class Watch:
         self.at_exit: Callable[[str], None] = lambda reason: None  # what the thread notes before it leaves
         self._earlier: dict[signal.Signals, Any] = {}
         self._done = threading.Event()
+        self._told = threading.Event()  # the cause of the notice is known
+        self._asks = False
         self._pipe: tuple[int, int] | None = None
         self._wakeup = -1
 
@@ -78,8 +86,11 @@ class Watch:
         os.set_blocking(self._pipe[1], False)
         for number in self.cluster.signals:
             self._earlier[number] = signal.signal(number, _flag_only)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self.cluster.signals)  # a launcher's mask is inherited
+        os.register_at_fork(after_in_child=self._let_go)
         self._wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
         threading.Thread(target=self._listen, name="resume-preempt", daemon=True).start()
+        self._ask_clouds()
         return self
 
     def become(self, cluster: Cluster) -> None:
@@ -91,19 +102,28 @@ class Watch:
             signal.signal(number, _given_back(self._earlier.pop(number)))
         for number in set(cluster.signals) - set(self._earlier):
             self._earlier[number] = signal.signal(number, _flag_only)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, cluster.signals)
+        self._ask_clouds()
 
     def __exit__(self, *_: object) -> None:
+        self._done.set()
+        pipe = self._pipe
+        self._let_go()
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                os.write(pipe[1], b"\0")  # the thread's end of the matter
+
+    def _let_go(self) -> None:
+        """Everything as it was before; at once in a forked child, whose signals (Pool.terminate sends SIGTERM) would
+        otherwise be deaf to it, and be heard here."""
         global current
         current = None
-        self._done.set()
         if self._pipe is None:
             return
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._earlier.items():
             if signal.getsignal(number) is _flag_only:
                 signal.signal(number, _given_back(handler))
-        with contextlib.suppress(OSError):
-            os.write(self._pipe[1], b"\0")  # the thread's end of the matter
         self._pipe = None
 
     def _listen(self) -> None:
@@ -122,11 +142,30 @@ class Watch:
                 os.write(self._wakeup, bytes([number]))
 
     def _heard(self, number: signal.Signals) -> None:
+        """The flag first: asking the cluster for the cause takes its time."""
         now = time.monotonic()
+        self.notice = Notice(
+            number, Cause("preempted", self.cluster.grace), now, _after(now, self.cluster.grace)
+        )
         cause = clusters.cause(self.cluster, number)
-        deadline = None if cause.seconds is None else now + cause.seconds
-        self.notice = Notice(number, cause, now, deadline)
+        self.notice = Notice(number, cause, now, _after(now, cause.seconds))
+        self._told.set()
         self._keep_watch(self.notice)
+
+    def _ask_clouds(self) -> None:
+        if self.cluster.notices and not self._asks:
+            self._asks = True
+            threading.Thread(target=self._ask, name="resume-notices", daemon=True).start()
+
+    def _ask(self) -> None:
+        while self.notice is None and not self._done.wait(_EVERY):
+            for cloud in self.cluster.notices:
+                cause = notices.asked(cloud, address=self.cluster.notice_address)
+                if cause is not None and self.notice is None:
+                    now = time.monotonic()
+                    self.notice = Notice(None, cause, now, _after(now, cause.seconds))
+                    self._told.set()
+                    self._keep_watch(self.notice)
 
     # -- the thread ------------------------------------------------------------------------------------------------
 
@@ -135,7 +174,7 @@ class Watch:
         if self.phase == STARTING:
             self._leave("nothing was trained yet")
             return
-        self.say(f"{notice.cause.reason} ({notice.signal.name}{left}): saving after this step")
+        self.say(f"{notice}{left}: saving after this step")
         wait = None if notice.deadline is None else max(notice.deadline - _RESERVE - time.monotonic(), 0.0)
         if not self._done.wait(wait):
             self._leave("the step did not end in time; what is published already is kept")
@@ -145,8 +184,8 @@ class Watch:
         notice = self.notice
         assert notice is not None
         with contextlib.suppress(Exception):
-            self.say(f"{notice.cause.reason} ({notice.signal.name}): {why}")
-            self.at_exit(f"{notice.cause.reason} ({notice.signal.name}): {why}")
+            self.say(f"{notice}: {why}")
+            self.at_exit(f"{notice}: {why}")
         code = self.hand_over()
         with contextlib.suppress(Exception):
             sys.stdout.flush()
@@ -162,17 +201,16 @@ class Watch:
         """Whether a save would end before the deadline, by what saves have taken here."""
         if self.notice is None or self.notice.deadline is None:
             return True
-        needed = self.longest_save * _SLACK or _FIRST_SAVE
-        return time.monotonic() + needed + _RESERVE < self.notice.deadline
+        return time.monotonic() + needed(self.longest_save) < self.notice.deadline
 
     def hand_over(self) -> int:
         """The earlier handler's turn, then the cluster's part. Returns the exit code; does not return from parking."""
+        self._told.wait(_TELLING)
         notice = self.notice
         assert notice is not None
-        earlier = self._earlier.get(notice.signal)
-        if callable(earlier) and earlier is not signal.default_int_handler:
-            with contextlib.suppress(SystemExit):
-                earlier(notice.signal, None)
+        earlier = self._earlier.get(notice.signal) if notice.signal is not None else None
+        if notice.signal is not None and callable(earlier) and earlier is not signal.default_int_handler:
+            self._their_turn(earlier, notice.signal)
         if notice.cause.reason == "interrupted":
             return 128 + signal.SIGINT
         if self.cluster.requeue and notice.cause.again and self.cluster.job is not None:
@@ -180,6 +218,15 @@ class Watch:
             if refused is not None:
                 self._park(f"job {self.cluster.job} is not requeued ({refused})")
         return self.cluster.exit_code
+
+    def _their_turn(self, earlier: Handler, number: signal.Signals) -> None:
+        """Whatever it raises, it is this process that leaves, with its own code."""
+        try:
+            earlier(number, None)
+        except SystemExit:
+            pass
+        except Exception as error:
+            self.say(f"the earlier handler of {number.name} failed ({type(error).__name__}: {error})")
 
     def _park(self, why: str) -> None:
         """Slurm starts a killed job again, and not one that has left by itself."""
@@ -210,6 +257,15 @@ def watching(cluster: Cluster) -> Iterator[Watch]:
         return
     with Watch(cluster) as watch:
         yield watch
+
+
+def needed(longest_save: float) -> float:
+    """Seconds before the kill at which a save must begin, where saves took so long here; 0.0 where none was seen."""
+    return (longest_save * _SLACK or _FIRST_SAVE) + _RESERVE
+
+
+def _after(now: float, seconds: float | None) -> float | None:
+    return None if seconds is None else now + seconds
 
 
 def _given_back(handler: Any) -> Any:

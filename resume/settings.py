@@ -68,6 +68,8 @@ class ClusterSettings:
     grace: float | None = None  # seconds from such a signal to the kill, where the cluster does not tell
     requeue: bool | None = None  # ask for another start after the save
     exit_code: int | None = None  # of a preempted attempt
+    notices: list[str] = field(default_factory=list)  # clouds to ask: gce, aws, azure
+    notice_address: str | None = None  # of their metadata server
     wait: float = 0.0  # seconds to wait for another process that trains in the run directory
     stale: float = 60.0  # seconds without a heartbeat after which such a process counts as gone
     fruitless: int | None = 3  # attempts in a row that may end without a new checkpoint
@@ -259,6 +261,9 @@ def _complaints(settings: Settings) -> Iterator[str]:
             yield f"trusted_modules: {module!r} is no name of a module{_origin('trusted_modules')}."
     if settings.trusted_modules and settings.trust != "code":
         yield f"trusted_modules: are imported under trust=code only, and trust is {settings.trust}{_origin('trust')}."
+    for cloud in settings.cluster.notices:
+        if cloud not in ("gce", "aws", "azure"):
+            yield f"cluster.notices: {cloud!r} is none of gce, aws, azure{_origin('cluster.notices')}."
     if settings.ckpt == "":
         yield f"ckpt: empty{_origin('ckpt')}. Name a file, or leave it out."
     if not _is_frequency(settings.fit.validation_freq):

@@ -321,7 +321,7 @@ class Attempt:
     def _leave_if_told(self) -> None:
         if self.watch.notice is not None:
             self.watch.phase = preempt.LEAVING
-            raise Preempted(f"{self.watch.notice.cause.reason} ({self.watch.notice.signal.name})")
+            raise Preempted(str(self.watch.notice))
 
     def _epoch_done(self, epochs: int, logs: Mapping[str, Any]) -> None:
         self.stopped = bool(self.model.stop_training)

@@ -18,7 +18,8 @@ from resume.state import Spec, is_slot
 EXACT, PARTIAL, BROKEN = "exact", "partial", "broken"
 
 # What no foreign format holds. Accepted without asking, and said: there is nothing that a user could do about it.
-NEVER_HELD = ("seeds", "metrics", "callbacks", "position", "rng")
+# Of `states`, SavedModels and checkpoints of TensorFlow hold those of Keras 2.
+NEVER_HELD = ("seeds", "metrics", "callbacks", "position", "rng", "states")
 
 _MEANING = {
     "missing": "not in the source, started fresh",

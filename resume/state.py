@@ -11,6 +11,7 @@ Canonical names
     optimizer/unused/<n>                what standalone Keras stored without ever reading it
     beside/<attribute>/...              an optimizer that the model keeps beside its own, names as in optimizer/
     seeds/<layer path>/<name>           seed generators of layers
+    states/<layer path>/<n>             what a stateful recurrent layer hands on from batch to batch
     metrics/<variable path>             accumulators of the epoch in progress
     callbacks/..., rng/...              arrays held by callbacks, random number generators
     <any of these>@replica<n>           device n's own copy, where devices hold different ones

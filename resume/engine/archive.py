@@ -61,7 +61,10 @@ def _own(saveable: Any, path: str) -> Iterator[tuple[str, Any]]:
     if not hasattr(saveable, "save_own_variables"):
         return
     store: dict[str, Any] = {}
-    if flavour.of(saveable) == flavour.TF_KERAS:  # which stores values, not variables
+    lookup = getattr(saveable, "_lookup_layer", saveable)  # of TextVectorization, which stores what that has
+    if hasattr(lookup, "lookup_table"):  # which stores a value, not its variable
+        store = {"idf_weights": lookup.idf_weights} if hasattr(lookup, "idf_weights") else {}
+    elif flavour.of(saveable) == flavour.TF_KERAS:  # which stores values, not variables
         store = {
             str(i): v for i, v in enumerate(saveable._trainable_weights + saveable._non_trainable_weights)
         }

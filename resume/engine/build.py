@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import re
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,8 +15,10 @@ from typing import Any
 import keras
 from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
+from keras.src.backend.common import global_state
 from keras.src.legacy.saving import saving_options, saving_utils
 
+from resume import names
 from resume.engine import flavour, lambdas, revival, rng, trusted
 from resume.engine.callbacks import without_double_board
 from resume.engine.job import Built
@@ -23,6 +27,8 @@ from resume.formats import trust
 from resume.formats.trust import Trust
 from resume.settings import Settings
 from resume.state import TrainState
+
+_LONGEST = 240  # letters of what Keras says
 
 
 def custom_objects(paths: Mapping[str, str | None]) -> dict[str, Any]:
@@ -161,37 +167,58 @@ def model_of(
                 return revival.model(state, custom)
         config = lambdas.named(state.model_config, custom)
         config.pop("compile_config", None)
+        _reserve_names(state.model_config)
         if "module" in config:
             with trusted.safety(born, allowed):
                 return keras.saving.deserialize_keras_object(config, custom_objects=dict(custom))
-        known = {**_operations(config), **custom}
+        known = {**operations(config), **custom}
         with saving_options.keras_option_scope(use_legacy_config=True), trusted.safety(born, allowed):
             return saving_utils.model_from_config(config, custom_objects=known)
     except (TypeError, ValueError, KeyError, AttributeError, ImportError) as error:
         raise _unbuildable(state, error) from error
 
 
-def _operations(config: Any) -> dict[str, Any]:
+def _reserve_names(config: Mapping[str, Any]) -> None:
+    """Keras names operations that it adds itself (a Concatenate of masks) as it would name a layer; a layer of the
+    source may be called so already."""
+    taken = global_state.get_global_attribute("object_name_uids", defaultdict(int), set_to_default=True)
+    for _, name, _ in names.layers(config):
+        base, number = names.split_number(name)
+        taken[base] = max(taken[base], number + 1)
+
+
+def operations(config: Any) -> dict[str, Any]:
     """Keras's own operations (`ops.relu`) that a legacy config names as layers, which Keras then does not find."""
     if isinstance(config, list | tuple):
-        return {name: found for item in config for name, found in _operations(item).items()}
+        return {name: found for item in config for name, found in operations(item).items()}
     if not isinstance(config, Mapping):
         return {}
-    out = {name: found for item in config.values() for name, found in _operations(item).items()}
+    out = {name: found for item in config.values() for name, found in operations(item).items()}
     kind = config.get("class_name")
     if isinstance(kind, str) and "config" in config and not hasattr(keras.layers, kind):
         kinds = [vars(module).get(kind) for module in _keras_modules()]
-        operations = [k for k in kinds if isinstance(k, type) and issubclass(k, keras.Operation)]
-        if operations:
-            out[kind] = operations[0]
+        found = next((k for k in kinds if _is_operation(k)), None)
+        out |= {kind: found} if found is not None else {}
     return out
 
 
+def _is_operation(kind: Any) -> bool:
+    """Whether a class is one of Keras's operations on tensors; a layer is an operation, too, and does not count."""
+    return isinstance(kind, type) and issubclass(kind, keras.Operation) and not issubclass(kind, keras.Layer)
+
+
 def _unbuildable(state: TrainState, error: Exception) -> UsageError:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return UsageError(
-        f"{state.path}: its model cannot be rebuilt: {lines[0] if lines else type(error).__name__}"
-    )
+    return UsageError(f"{state.path}: its model cannot be rebuilt: {_cause(error)}")
+
+
+def _cause(error: Exception) -> str:
+    """Keras shows a class's whole config, and at the end what it is about."""
+    text = str(error)
+    kinds, reason = re.findall(r"Error when deserializing class '(\w+)'", text), text
+    if kinds and "Exception encountered:" in text:
+        reason = f"{kinds[-1]}: {text.rpartition('Exception encountered:')[2]}"
+    lines = " ".join(reason.split("\n\n")[0].split()) or type(error).__name__
+    return lines if len(lines) <= _LONGEST else f"{lines[:_LONGEST]}..."
 
 
 @functools.cache

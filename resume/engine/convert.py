@@ -8,6 +8,7 @@ own readers, compared bit for bit, and only then given the name that was asked f
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -16,14 +17,14 @@ from typing import Any
 
 from keras.src.saving.serialization_lib import ObjectSharingScope
 
-from resume import rundir
+from resume import drift, rundir
 from resume.continuity import EXACT, Proof, Remedy
 from resume.engine import build, capture, live, loop, restore, trusted
 from resume.engine import flavour as flavours
 from resume.engine import target as targets
 from resume.engine.target import FORMATS, H5, KERAS, NATIVE, SAVEDMODEL
 from resume.errors import UsageError
-from resume.formats import layouts, native, translate, translate_training
+from resume.formats import keras2, layouts, native, translate, translate_training, vocabulary
 from resume.formats.translate import Moved
 from resume.formats.trust import Trust
 from resume.state import ITERATION, LEARNING_RATE, Arrays, TrainState
@@ -92,9 +93,21 @@ def convert(
         made = _live(moved.state, model, custom, flavour, allowed)
         if flavour == flavours.KERAS and state.flavour == flavours.TF_KERAS and state.model_config is None:
             moved = _fitted(made, moved)
-        fresh = (*moved.fresh, *_never_trained(made, moved.state))
+        moved = _by_base_class(made, moved)
+        untrained = tuple(_never_trained(made, moved.state))
+        given = _other_settings(made, moved.state) if model is not None else ()
+        fresh = (*moved.fresh, *untrained)
         proof = _restored(made, moved.state, [*accept, *fresh])
-        written = targets.write(made, moved.state, wanted, kind, overwrite=overwrite)
+        written = targets.write(
+            made,
+            moved.state,
+            wanted,
+            kind,
+            overwrite=overwrite,
+            rebuild=functools.partial(_model, custom=custom, born=flavour, allowed=allowed)
+            if model is None
+            else None,
+        )
     return Conversion(
         source=str(begun),
         target=str(wanted),
@@ -103,7 +116,7 @@ def convert(
         proof=proof,
         arrays=len(written.specs),
         slots=written.slots,
-        differences=moved.differences,
+        differences=(*moved.differences, *_said_of(untrained), *given),
         dropped=moved.dropped,
         made=moved.made,
         fresh=tuple(f.name for f in proof.findings if f.kind == "missing"),
@@ -136,9 +149,11 @@ def _format(wanted: Path, given: str | None, flavour: str) -> str:
 
 
 def _check_target(source: Path, wanted: Path, *, overwrite: bool) -> None:
+    if source.is_dir() and source.resolve() in wanted.resolve().parents:
+        raise UsageError(f"{wanted}: lies inside the source, which is only read.")
     if not os.path.lexists(wanted):
         return
-    if source.exists() and wanted.exists() and source.resolve() == wanted.resolve():
+    if wanted.exists() and source.exists() and source.resolve() == wanted.resolve():
         raise UsageError(f"{wanted}: is the source itself.")
     if not overwrite:
         raise UsageError(f"{wanted}: exists. Name another, or say --force (in Python: overwrite=True).")
@@ -157,8 +172,9 @@ def _check_direction(state: TrainState, flavour: str) -> None:
 def _live(state: TrainState, model: Any, custom: Mapping[str, Any], born: str, allowed: Trust) -> Any:
     """The model, compiled where the source says how, its optimizer built."""
     if model is None:
-        with ObjectSharingScope() if born == flavours.KERAS else contextlib.nullcontext():
-            model = build.model_of(state, custom, born=born, allowed=allowed)
+        model = _model(state, custom=custom, born=born, allowed=allowed)
+    elif not isinstance(model, flavours.kinds("Model")):
+        raise UsageError(f"model: {type(model).__name__} is no model of Keras.")
     elif flavours.of(model) != born:
         raise UsageError(f"model: a {flavours.of(model)} model, and {born} is asked for.")
     if state.optimizer is not None and not flavours.is_compiled(model):
@@ -171,6 +187,11 @@ def _live(state: TrainState, model: Any, custom: Mapping[str, Any], born: str, a
     if live.optimizer_of(model) is not None:
         loop.build_optimizer(model)
     return model
+
+
+def _model(state: TrainState, *, custom: Mapping[str, Any], born: str, allowed: Trust) -> Any:
+    with ObjectSharingScope() if born == flavours.KERAS else contextlib.nullcontext():
+        return build.model_of(state, custom, born=born, allowed=allowed)
 
 
 def _fitted(model: Any, moved: Moved) -> Moved:
@@ -187,6 +208,17 @@ def _fitted(model: Any, moved: Moved) -> Moved:
     return replace(moved, state=state, dropped={**moved.dropped, **why})
 
 
+def _by_base_class(model: Any, moved: Moved) -> Moved:
+    """The slots of an optimizer of the user's own as Keras 3 calls those of the class that it is made of."""
+    info, optimizer = moved.state.optimizer, live.optimizer_of(model)
+    if info is None or info.inner.class_name in vocabulary.OPTIMIZERS:
+        return moved
+    bases = (kind for kind in type(optimizer).__mro__ if kind.__module__.startswith("keras."))
+    base = next((kind.__name__ for kind in bases), "")
+    roles = {name: keras2.role(base, role) for name in moved.state.specs if (role := _role(name)) is not None}
+    return replace(moved, state=translate.with_roles(moved.state, roles))
+
+
 def _never_trained(model: Any, state: TrainState) -> Iterator[str]:
     """Slots of variables that no gradient ever reached: Keras 2's older optimizers made none for them.
 
@@ -201,6 +233,27 @@ def _never_trained(model: Any, state: TrainState) -> Iterator[str]:
     held = {_owner(name) for name in slots if name in state.specs}
     if held:
         yield from (name for name in slots if _owner(name) not in held)
+
+
+def _said_of(untrained: Sequence[str]) -> Iterator[str]:
+    owners = list(dict.fromkeys(map(_owner, untrained)))
+    if owners:
+        more = f" and {len(owners) - 1} more" if len(owners) > 1 else ""
+        yield (
+            f"{owners[0]}{more}: without slots in the source (frozen there, or no gradient reached it); Keras 3 would "
+            "train it: freeze its layer if that is not meant"
+        )
+
+
+def _other_settings(model: Any, state: TrainState) -> Iterator[str]:
+    """Where the optimizer of a model that was given is set otherwise than the source's own, if the source tells."""
+    ours, theirs = state.optimizer, capture.optimizer_info(live.optimizer_of(model))
+    if ours is None or theirs is None or not ours.inner.config:
+        return
+    saved = {"optimizer": drift.optimizer(ours.inner.class_name, ours.inner.config)}
+    today = {"optimizer": drift.optimizer(theirs.inner.class_name, theirs.inner.config)}
+    for finding in drift.compare(saved, today):
+        yield f"{finding.name}: {finding.saved} in the source, {finding.found} in the model given, which holds"
 
 
 def _role(name: str) -> str | None:

@@ -24,7 +24,7 @@ def weights(model: Any) -> list[tuple[str, Variable]]:
         for variable in stored(layer):
             weight = keras2.Weight(variable.name, tuple(variable.shape), layer.name)
             found.setdefault(id(variable), (weight, variable))
-    for variable in model.weights:
+    for variable in _variables(model, model.weights):
         found.setdefault(id(variable), (keras2.Weight(variable.name, tuple(variable.shape)), variable))
     labels = keras2.weight_names([w for w, _ in found.values()], model_config=config(model))
     return list(zip(labels, (v for _, v in found.values()), strict=True))
@@ -32,7 +32,14 @@ def weights(model: Any) -> list[tuple[str, Variable]]:
 
 def stored(layer: Any) -> list[Variable]:
     """A layer's variables in the order of Keras 2's weight files (hdf5_format._legacy_weights)."""
-    return [*layer.trainable_weights, *layer.non_trainable_weights]
+    return _variables(layer, [*layer.trainable_weights, *layer.non_trainable_weights])
+
+
+def _variables(layer: Any, held: list[Any]) -> list[Variable]:
+    """Without what lookup layers count as weights: their vocabulary, and how many texts adapt() has seen."""
+    lookups = [part for part in layer._flatten_layers() if hasattr(part, "lookup_table")]
+    counters = {id(part.num_documents) for part in lookups if hasattr(part, "num_documents")}
+    return [item for item in held if isinstance(item, tf.Variable) and id(item) not in counters]
 
 
 def _top_layers(model: Any) -> list[Any]:
@@ -52,6 +59,19 @@ def seeds(model: Any) -> Iterator[tuple[str, Variable]]:
     for layer in model._flatten_layers():
         for index, generator in enumerate(_generators(layer)):
             yield f"{layer.name}/{'seed' if index == 0 else f'seed_{index}'}", generator.state
+
+
+def states(model: Any) -> list[tuple[str, Variable]]:
+    """(canonical path, state) of stateful recurrent layers; neither is one of `model.weights`."""
+    found = [
+        (f"{layer.name}/{index}", variable)
+        for layer in model._flatten_layers()
+        if getattr(layer, "stateful", False) and hasattr(layer, "states")
+        for index, variable in enumerate(tf.nest.flatten(layer.states))
+        if isinstance(variable, tf.Variable)  # None until the layer is built for a batch of a known size
+    ]
+    scheme = keras2.layer_names(config(model), [(type(x).__name__, x.name) for x in model._flatten_layers()])
+    return list(zip(scheme.canonical([path for path, _ in found]), (v for _, v in found), strict=True))
 
 
 def _generators(layer: Any) -> list[tf.random.Generator]:

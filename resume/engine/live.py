@@ -20,6 +20,8 @@ Variable = Any  # keras.Variable or tf.Variable: both have assign() and numpy()
 # Lists of an optimizer that hold something else than one slot a trainable variable.
 _SCHEMES: weakref.WeakKeyDictionary[keras.Model, names.Scheme] = weakref.WeakKeyDictionary()
 BESIDE = "beside/"
+# TensorFlow's own bookkeeping of what an object holds, and how many texts a lookup layer's adapt() has seen.
+_PASSED_OVER = ("_self_", "num_documents")
 _NOT_SLOTS = ("_variables", "_trainable_variables", "_inner_optimizers")
 
 
@@ -37,11 +39,36 @@ def of(model: keras.Model) -> Live:
     Raises ValueError when the optimizer is not built yet.
     """
     named = _of_keras2(model) if flavour.of(model) == flavour.TF_KERAS else _of_keras3(model)
-    named += rng.variables().items()
+    named = _with_constants(model, [*named, *rng.variables().items()])
     unique = names.unique([name for name, _ in named])
     variables = {name: variable for name, (_, variable) in zip(unique, named, strict=True)}
     variables |= {f"{name}{REPLICA}{i}": copy for name, v in variables.items() for i, copy in _copies(v)}
     return Live(variables, {name: _path(v) for name, v in variables.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class _Weighted:
+    """A lookup layer's weights: it computes with a constant made of them, which each new value has made again."""
+
+    layer: Any
+    _value: Variable
+
+    @property
+    def name(self) -> str:
+        return str(self._value.name)
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        return np.asarray(self._value.numpy())
+
+    def assign(self, value: np.ndarray[Any, Any]) -> None:
+        self._value.assign(value)
+        self.layer.idf_weights_const = self._value.value()
+
+
+def _with_constants(model: Any, named: Iterable[tuple[str, Variable]]) -> list[tuple[str, Variable]]:
+    layers = [layer for layer in model._flatten_layers() if hasattr(layer, "idf_weights_const")]
+    owners = {id(layer.idf_weights): layer for layer in layers}
+    return [(name, _Weighted(owners[id(v)], v) if id(v) in owners else v) for name, v in named]
 
 
 def _of_keras3(model: keras.Model) -> list[tuple[str, Variable]]:
@@ -63,6 +90,7 @@ def _of_keras2(model: Any) -> list[tuple[str, Variable]]:
     auto = names.automatic((type(layer).__name__, layer.name) for layer in model._flatten_layers())
     paths = names.canonical([path for path, _ in seeds], root=model.name, auto=auto)
     named += [(f"seeds/{path}", v) for path, (_, v) in zip(paths, seeds, strict=True)]
+    named += [(f"states/{path}", v) for path, v in keras2.states(model)]
     if optimizer_of(model) is not None:
         named += keras2.optimizer_variables(model.optimizer, weights)
     for attribute, other in other_optimizers(model).items():
@@ -134,6 +162,10 @@ def _model(model: keras.Model) -> Iterator[tuple[str, Variable]]:
         yield f"seeds/{name}", v
     optimizers = [optimizer_of(model), *other_optimizers(model).values()]
     listed = [*ours, *model.metrics_variables, *(v for o in optimizers for v in getattr(o, "variables", []))]
+    carried = list(_states(layers))
+    for name, (_, v) in zip(scheme.canonical([path for path, _ in carried]), carried, strict=True):
+        yield f"states/{name}", v
+    listed += [v for _, v in carried]
     yield from _untracked(
         layers, scheme, known={id(v) for one in listed for v in (one, getattr(one, "_value", one))}
     )
@@ -162,16 +194,27 @@ def _seeds(layer: keras.layers.Layer) -> Iterator[tuple[str, Variable]]:
         yield ("seed" if index == 0 else f"seed_{index}"), generator.state
 
 
+def _states(layers: Iterable[keras.layers.Layer]) -> Iterator[tuple[str, Variable]]:
+    """(path, state) of stateful recurrent layers."""
+    for layer in layers:
+        held = _variables_in(layer.states) if isinstance(layer, keras.layers.RNN) else []
+        yield from ((f"{layer.name}/{index}", variable) for index, variable in enumerate(held))
+
+
 def _untracked(
     layers: Iterable[keras.layers.Layer], scheme: names.Scheme, *, known: set[int]
 ) -> Iterator[tuple[str, Variable]]:
-    """Variables and generators that a layer holds beside Keras's own bookkeeping: a stateful RNN's states, too."""
+    """Variables and generators that a layer holds beside Keras's own bookkeeping."""
+    layers = list(layers)
+    # What TextVectorization holds, an inner layer of an arbitrary name does.
+    owners = {id(layer._lookup_layer): layer for layer in layers if hasattr(layer, "_lookup_layer")}
     found: dict[int, tuple[str, Variable]] = {}
     for layer in layers:
+        owner = owners.get(id(layer), layer)
         for attribute, item in vars(layer).items():
-            for variable in _variables_in(item):
+            for variable in _variables_in(item) if not attribute.startswith(_PASSED_OVER) else ():
                 if id(variable) not in known:
-                    found.setdefault(id(variable), (f"{layer.path or layer.name}/{attribute}", variable))
+                    found.setdefault(id(variable), (f"{owner.path or owner.name}/{attribute}", variable))
     canonical = scheme.canonical([path for path, _ in found.values()])
     yield from ((f"model/{name}", v) for name, (_, v) in zip(canonical, found.values(), strict=True))
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from resume import continuity, names
 from resume.continuity import NEVER_HELD, TRAINING, Proof, Remedy
-from resume.engine import capture, live, places
+from resume.engine import capture, flavour, live, places
 from resume.errors import ContinuityError
 from resume.formats import soundness
 from resume.formats.h5 import NO_OPTIMIZER
@@ -49,6 +49,7 @@ def restore(
         saved[name] = spec_of(array)
         if name in wanted and _fits(array, wanted[name]):
             wanted[name].assign(array)
+    _derive_constants(model)
     reread = {name: spec_of(live.value(variable)) for name, variable in wanted.items()}
     return continuity.prove(
         saved,
@@ -57,6 +58,16 @@ def restore(
         absent=(*absent, *(("position", "callbacks") if position and state.format != "native" else ())),
         iterations=(state.iterations, _iterations(wanted)),
     )
+
+
+def _derive_constants(model: keras.Model) -> None:
+    """Normalization computes with constants made of its variables, not with the variables: they are made again."""
+    for layer in model._flatten_layers():
+        if (
+            isinstance(layer, flavour.kinds("layers.Normalization"))
+            and getattr(layer, "adapt_mean", None) is not None
+        ):
+            layer.finalize_state()
 
 
 def demand_optimizer(state: TrainState, *, accept: Sequence[str], remedy: Remedy = TRAINING) -> None:
@@ -204,7 +215,7 @@ def _itself(variable: Any) -> tuple[Any, ...]:
 
 
 def _shaped(spec: Spec, variable: Any) -> bool:
-    return tuple(variable.shape) == spec.shape
+    return bool(live.value(variable).shape == spec.shape)  # what it declares may leave a size open
 
 
 def _by_shift(state: TrainState, found: live.Live) -> dict[str, str]:

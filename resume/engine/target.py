@@ -15,7 +15,7 @@ import keras
 from keras.src.legacy.saving import saving_options
 
 from resume import formats
-from resume.engine import capture, live, restore
+from resume.engine import build, capture, live, restore
 from resume.engine import flavour as flavours
 from resume.errors import ContinuityError, SourceError, UsageError
 from resume.formats import native, translate, translate_training, writing
@@ -25,7 +25,7 @@ KERAS, H5, NATIVE, SAVEDMODEL = "keras", "h5", "native", "savedmodel"
 FORMATS = (KERAS, H5, NATIVE, SAVEDMODEL)
 
 # What a file of Keras never holds; our own checkpoints do.
-_OF_A_RUN = ("seeds/", "metrics/", "callbacks/", "rng/")
+_OF_A_RUN = ("seeds/", "states/", "metrics/", "callbacks/", "rng/")
 _SHOWN = 5  # arrays of which an error tells
 
 
@@ -41,10 +41,19 @@ class Written:
         return sum(is_slot(name, spec) for name, spec in self.specs.items())
 
 
-def write(model: Any, source: TrainState, target: Path, kind: str, *, overwrite: bool) -> Written:
-    """The live model under `target`; the source gives its position.
+def write(
+    model: Any,
+    source: TrainState,
+    target: Path,
+    kind: str,
+    *,
+    overwrite: bool,
+    rebuild: Callable[[TrainState], Any] | None = None,
+) -> Written:
+    """The live model under `target`; the source gives its position. `rebuild`: makes a model of what was read back.
 
-    Raises ContinuityError when what was written reads back different; there is no target then, or the earlier one.
+    Raises ContinuityError when what was written reads back different, UsageError when nobody could load it again;
+    there is no target then, or the earlier one.
     """
     now = _captured(model, source)
     unheld = () if kind == NATIVE else _without_a_place(now, kind)
@@ -55,6 +64,8 @@ def write(model: Any, source: TrainState, target: Path, kind: str, *, overwrite:
         back = formats.read(begun)
         _demand_equal(target, back if kind == NATIVE else restore.aligned(model, back), expected)
         _demand_same_settings(target, now, back, kind)
+        if rebuild is not None and back.model_config is not None:
+            _demand_loadable(target, back, kind, rebuild)
 
     _publish(target, lambda begun: _write(model, now, begun, kind), compare, overwrite=overwrite)
     return Written(expected, (*unheld, *_run_parts(now, source, kind)))
@@ -74,9 +85,8 @@ def copy(state: TrainState, target: Path, *, overwrite: bool) -> Written:
 def _publish(
     target: Path, write_to: Callable[[Path], None], compare: Callable[[Path], None], *, overwrite: bool
 ) -> None:
-    with writing.unfinished(target) as begun:
-        with _plainly(target):
-            write_to(begun)
+    with _plainly(target), writing.unfinished(target) as begun:
+        write_to(begun)
         try:
             compare(begun)
         except SourceError as error:
@@ -85,11 +95,29 @@ def _publish(
         writing.publish(begun, target, overwrite=overwrite)
 
 
+def _demand_loadable(target: Path, back: TrainState, kind: str, rebuild: Callable[[TrainState], Any]) -> None:
+    """Raises UsageError for a model that cannot be made of its own config, by us or by plain Keras."""
+    operations = build.operations(back.model_config) if kind == H5 and back.flavour == flavours.KERAS else {}
+    if operations:
+        raise UsageError(
+            f"{target}: the graph has operations ({', '.join(sorted(operations))}), which plain Keras does not find "
+            "in an .h5 file: write a .keras file."
+        )
+    try:
+        rebuild(back)
+    except UsageError as error:
+        why = str(error).removeprefix(f"{back.path}: ")
+        hint = " A .keras file may hold it." if kind == H5 else ""
+        raise UsageError(f"{target}: could not be loaded again, so it was not kept: {why}{hint}") from error
+
+
 @contextlib.contextmanager
 def _plainly(target: Path) -> Iterator[None]:
     """What Keras says when it cannot serialise something, as an error of ours."""
     try:
         yield
+    except OSError as error:
+        raise UsageError(f"{target}: cannot be written: {error.strerror or error}") from error
     except (TypeError, ValueError, NotImplementedError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{target}: cannot be written: {first}") from error
@@ -144,7 +172,7 @@ def _run_parts(now: TrainState, source: TrainState, kind: str) -> tuple[str, ...
     lost = ("callbacks/", "rng/") if kind == NATIVE else _OF_A_RUN
     parts = {name.split("/")[0] for name in source.specs if name.startswith(lost)}
     if kind != NATIVE:
-        parts |= {"seeds" for name in now.specs if name.startswith("seeds/")}
+        parts |= {part for part in ("seeds", "states") for name in now.specs if name.startswith(f"{part}/")}
         parts |= {"position"} if source.epoch is not None else set()
     return tuple(sorted(parts))
 

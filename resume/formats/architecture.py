@@ -218,8 +218,15 @@ def _exists(item: Mapping[str, Any], call: int, done: int) -> bool:
     kind = item["class_name"]
     if not item.get("inbound_nodes") and (kind == "InputLayer" or kind not in vocabulary.LAYERS):
         return True
-    if kind in _MODELS and not str(item.get("module")).startswith(_KERAS_3):
+    if kind in _MODELS and not _is_of_keras_3(item):
         return 0 <= call - 1 < done
     if kind in (*_MODELS, "Sequential") or kind not in vocabulary.LAYERS:
         return max(call - 1, 0) < done or call < done
     return 0 <= call < done
+
+
+def _is_of_keras_3(item: Mapping[str, Any]) -> bool:
+    """By its module or, in .h5 files, which name none, by how its calls are written."""
+    nodes = item.get("inbound_nodes") or ()
+    called = any(isinstance(node, Mapping) and {"args", "kwargs"} <= node.keys() for node in nodes)
+    return called or str(item.get("module")).startswith(_KERAS_3)

@@ -1,11 +1,12 @@
 """What is around a `.keras` model, a zip or (saved with zipped=False) a folder: members found, bounded and checked.
 
-Before anything is read from them; members that no training state needs (assets) are not read at all.
+Before anything is read from them. Of the assets, which layers write as files of their own, only vocabularies are read.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,8 @@ WEIGHTS, _NPZ = "model.weights.h5", "model.weights.npz"
 _JSON_LIMIT = 1 << 28  # bytes of a config that is still read
 _EXPANSION_LIMIT = 100  # Keras stores members as they are; deflate reaches 1032:1 only on zeros
 _CHUNK = 1 << 20
+_ASSETS, _VOCABULARY = "assets/", "/vocabulary.txt"
+_ASSETS_LIMIT = 1 << 26  # bytes of all vocabularies together
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Source:
     stamp: quarantine.Stamp
     held: bytes | None
     texts: Mapping[str, bytes]
+    vocabularies: Mapping[str, bytes]  # by the address of their layer: `layers/string_lookup`
+    others: tuple[str, ...]  # assets that are not read
 
     @classmethod
     def of(cls, path: Path) -> Source:
@@ -53,8 +58,10 @@ class Source:
                 raise SourceError(f"{file}: has {file.stat().st_size} bytes: damaged.")
         with damage(path, "the folder"):
             texts = {name: (path / name).read_bytes() for name in (METADATA, CONFIG)}
-        file = path / WEIGHTS
-        return cls(path, file, 0, file.stat().st_size, quarantine.stamp(file), None, texts)
+            sizes = dict(_assets(path))
+            held = {name: (path / name).read_bytes() for name in _vocabularies(sizes, path)}
+        file, stamp = path / WEIGHTS, quarantine.stamp(path / WEIGHTS)
+        return cls(path, file, 0, file.stat().st_size, stamp, None, texts, *_sorted(held, sizes))
 
     @classmethod
     def _zip(cls, path: Path) -> Source:
@@ -75,7 +82,9 @@ class Source:
             stored = info.compress_type == zipfile.ZIP_STORED
             held = None if stored else _member(archive, members, WEIGHTS, path)
             offset = _verified(archive, info, path) if stored else 0
-        return cls(path, path, offset, info.file_size, seen, held, texts)
+            sizes = {name: member.file_size for name, member in members.items() if not member.is_dir()}
+            read = {name: _member(archive, members, name, path) for name in _vocabularies(sizes, path)}
+        return cls(path, path, offset, info.file_size, seen, held, texts, *_sorted(read, sizes))
 
     def json(self, member: str) -> dict[str, Any]:
         return strict_json(self.texts[member], self.path, member)
@@ -96,6 +105,37 @@ class Source:
     def _slice(self) -> BinaryIO:
         whole = self.file.open("rb", buffering=0)
         return io.BufferedReader(survey.Slice(whole, self.offset, self.size))
+
+
+# ---- assets ----
+
+
+def _assets(folder: Path) -> Iterator[tuple[str, int]]:
+    """(name, size) of every file below `assets`; links are not followed, and are no assets."""
+    root = folder / "assets"
+    for above, directories, files in os.walk(root) if not root.is_symlink() else ():
+        directories[:] = [name for name in directories if not Path(above, name).is_symlink()]
+        for file in (Path(above, name) for name in files):
+            if file.is_file() and not file.is_symlink():
+                yield file.relative_to(folder).as_posix(), file.stat().st_size
+
+
+def _vocabularies(sizes: Mapping[str, int], path: Path) -> list[str]:
+    found = [name for name in sizes if name.startswith(_ASSETS) and name.endswith(_VOCABULARY)]
+    if sum(sizes[name] for name in found) > _ASSETS_LIMIT:
+        raise SourceError(
+            f"{path}: its vocabularies have more than {_ASSETS_LIMIT} bytes; they are not read."
+        )
+    return found
+
+
+def _sorted(read: Mapping[str, bytes], sizes: Mapping[str, int]) -> tuple[dict[str, bytes], tuple[str, ...]]:
+    """Vocabularies by the address of their layer, and the other assets."""
+    held = {name.removeprefix(_ASSETS).removesuffix(_VOCABULARY): text for name, text in read.items()}
+    return held, tuple(name for name in sizes if name.startswith(_ASSETS) and name not in read)
+
+
+# ---- the zip ----
 
 
 @contextmanager

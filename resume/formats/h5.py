@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from resume import names
 from resume.errors import SourceError
-from resume.formats import groups, keras2, keras2_frozen, layouts, paths
+from resume.formats import adapted, groups, keras2, keras2_frozen, layouts, paths
 from resume.formats.groups import Entry
 from resume.formats.hdf5 import Tree, check_file, opened, starts_with, strict_json
 from resume.state import ITERATION, LEARNING_RATE, Arrays, OptimizerInfo, Spec, TrainState
@@ -63,7 +64,7 @@ def read(path: Path) -> TrainState:
         unbuilt = is_unbuilt(specs, lambda name: root.array(found[name].address), info)
         if UNTRAINED in notes and _is_fresh(root, found):
             unbuilt, notes = True, []
-    made = configured(info, found) if old else {}
+    made = configured(info, found) if old else _weights(model_config)
     specs |= {name: Spec(array.dtype.name, array.shape) for name, array in made.items()}
 
     def load(name: str) -> np.ndarray[Any, Any]:
@@ -72,7 +73,7 @@ def read(path: Path) -> TrainState:
         with opened(path) as again:
             return Tree(again, path).array(found[name].address, expected=specs[name])
 
-    return TrainState(
+    state = TrainState(
         format="h5",
         path=path,
         arrays=Arrays(specs, read=load),
@@ -86,6 +87,24 @@ def read(path: Path) -> TrainState:
         unheld=("optimizer",) if unbuilt else unheld(info, found) if old else (),
         notes=(*notes, UNBUILT) if unbuilt else tuple(notes),
     )
+    return adapted.without_summaries(state, _summaries(found) if old else {})
+
+
+def _weights(model_config: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """Variables of lookup layers that Keras 3 keeps in the settings alone."""
+    found = list(adapted.weights(model_config))
+    labels = names.Scheme.of(model_config).canonical([path for path, _ in found])
+    return {f"model/{label}": array for label, (_, array) in zip(labels, found, strict=True)}
+
+
+def _summaries(found: Mapping[str, Entry]) -> dict[str, str]:
+    """Names of what Discretization layers of Keras 2 have counted, by the layers' own names."""
+    out = {}
+    for name, entry in found.items():
+        *scope, leaf = entry.path.removesuffix(":0").split("/")
+        if leaf == adapted.SUMMARY and name.startswith("model/"):
+            out[scope[-1] if scope else entry.layer] = name  # adapt() makes it outside of any scope
+    return out
 
 
 # ---- what other readers share ----

@@ -10,6 +10,7 @@ Opening executes nothing; the archive's checksums are verified first.
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,21 @@ import numpy as np
 
 from resume import names
 from resume.errors import SourceError
-from resume.formats import h5, keras2, layers, layouts, stores
+from resume.formats import beside, h5, keras2, layers, layouts, stores
 from resume.formats.archive import CONFIG, METADATA, WEIGHTS, Source
+from resume.formats.beside import Beside
 from resume.formats.hdf5 import Tree, check_file, damage, starts_with
 from resume.formats.layers import Stored
 from resume.formats.stores import Stores
-from resume.state import ITERATION, Arrays, OptimizerInfo, Spec, TrainState
+from resume.state import ITERATION, LEARNING_RATE, Arrays, OptimizerInfo, Spec, TrainState
 
 _SIGNATURE = b"PK\x03\x04"
 _NUMBERED = "which variable each slot belongs to could not be derived: the slots are numbered"
 _NO_SETTINGS = "the optimizer's settings are missing (Keras drops them once it has saved the model as .h5)"
-_NO_RATE = "the optimizer's settings are its name alone in this file: what its learning rate was is not there"
+_NO_RATE = (
+    "the optimizer's settings are its name alone in this file: what its learning rate was is not there, and it starts "
+    "with the rate that is its class's own"
+)
 _WRAPPED = "the optimizer is wrapped in a LossScaleOptimizer, which the file's settings leave out"
 _OPTIMIZER, _INNER = "optimizer", "optimizer/inner_optimizer"
 
@@ -68,11 +73,12 @@ def read(path: Path) -> TrainState:
         info = keras2.optimizer_info((compiled or {}).get("optimizer"), keras_version=version)
         if old and info is not None and info.inner is info and _INNER in held.sizes:
             info = _wrapped(info)
-        found = _found(config, held, info=info, version=version, path=path)
+        config, more = beside.of(config, source, held, tree, old=old, twice=_minor(version) < (2, 14))
+        found = _found(config, held, more, info=info, version=version, path=path)
         h5.check_counters(lambda a: held.array(tree, a), found.addresses, path)
         specs = {name: held.spec(address) for name, address in found.addresses.items()}
         unbuilt = h5.is_unbuilt(specs, lambda name: held.array(tree, found.addresses[name]), info)
-    made = h5.configured(info, specs) if old else {}
+    made = (h5.configured(info, specs) if old else {}) | more.texts
     specs |= {name: Spec(array.dtype.name, array.shape) for name, array in made.items()}
 
     def load(name: str) -> np.ndarray[Any, Any]:
@@ -90,10 +96,10 @@ def read(path: Path) -> TrainState:
         optimizer=info,
         keras_version=version,
         flavour="tf_keras" if old else "keras",
-        raw_names=found.addresses | dict.fromkeys(made, h5.FROM_CONFIG),
+        raw_names=found.addresses | dict.fromkeys(made, h5.FROM_CONFIG) | more.raw_names,
         places=found.places,
-        unheld=(_OPTIMIZER,) if unbuilt else h5.unheld(info, specs) if old else (),
-        notes=(*found.notes, h5.UNBUILT) if unbuilt else found.notes,
+        unheld=(_OPTIMIZER,) if unbuilt else _unheld(info, specs) if old else (),
+        notes=(*found.notes, *more.notes, *([h5.UNBUILT] if unbuilt else [])),
     )
 
 
@@ -107,6 +113,12 @@ def _wrapped(info: OptimizerInfo) -> OptimizerInfo:
     return OptimizerInfo("LossScaleOptimizer", {"inner_optimizer": inner}, info.legacy)
 
 
+def _unheld(info: OptimizerInfo | None, specs: Mapping[str, Spec]) -> tuple[str, ...]:
+    """What Keras 2 leaves out; with the rate, where the settings are a name alone: the class's own is taken then."""
+    known = info is None or bool(info.inner.config) or ITERATION not in specs or LEARNING_RATE in specs
+    return (*h5.unheld(info, specs), *(() if known else (LEARNING_RATE,)))
+
+
 @dataclass(frozen=True)
 class _Found:
     """Canonical name -> address, and -> position as Keras's own walk over a live model gives it."""
@@ -117,12 +129,22 @@ class _Found:
 
 
 def _found(
-    config: dict[str, Any], held: Stores, *, info: OptimizerInfo | None, version: str | None, path: Path
+    config: dict[str, Any],
+    held: Stores,
+    more: Beside,
+    *,
+    info: OptimizerInfo | None,
+    version: str | None,
+    path: Path,
 ) -> _Found:
     old = h5.is_old(version)
     ours = keras2.as_keras3(config) if old else config
+    sizes = {a: size for a, size in held.of_model(old=old).items() if a not in more.left}
     with damage(path, CONFIG):
-        stored, unknown = layers.variables(ours, held.of_model(old=old), twice=_minor(version) < (2, 14))
+        stored, unknown = layers.variables(ours, sizes, twice=_minor(version) < (2, 14))
+        stored += [Stored(address, address, label, False) for label, address in more.weights]
+        stored += [Stored(address, address, address, True, loose=True) for address in more.others]
+        unknown += [address.rpartition("/vars/")[0] for address in more.others]
         labels = names.Scheme.of(ours).canonical([v.path for v in stored])
     notes = _nameless(unknown)
     addresses = {f"model/{label}": v.address for label, v in zip(labels, stored, strict=True)}
@@ -198,7 +220,7 @@ def _numbered(
     """Canonical name -> address, and what had to be assumed. Without an order, all but the first are numbered."""
     places, around = held.variables(_OPTIMIZER), _around(held, version)
     notes = [] if info is not None or h5.is_old(version) else [_NO_SETTINGS]
-    if h5.is_old(version) and info is not None and not info.config:
+    if h5.is_old(version) and info is not None and not info.inner.config:
         notes.append(_NO_RATE)
     if around and info is not None and info.inner is info:
         notes.append(_WRAPPED)

@@ -5,7 +5,7 @@ look like, and how they become those of Keras 3, is told in resume.formats.keras
 resume.formats.keras2_optimizers (optimizer variables).
 """
 
-from resume.formats.keras2_layers import Weight, as_keras3, trained, weight_names
+from resume.formats.keras2_layers import Weight, as_keras3, layer_names, trained, weight_names
 from resume.formats.keras2_optimizers import configured_rate, optimizer_info, optimizer_names, role
 from resume.formats.keras2_orders import Owner
 
@@ -14,6 +14,7 @@ __all__ = [
     "Weight",
     "as_keras3",
     "configured_rate",
+    "layer_names",
     "optimizer_info",
     "optimizer_names",
     "role",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from resume.formats import keras2_layers
 from resume.formats.keras2_layers import Weight
 from resume.formats.keras2_optimizers import optimizer_names
 from resume.formats.keras2_orders import Owner
@@ -53,36 +54,19 @@ def explained(
 
 def frozen(model_config: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The config with one of its inner models, by name, not trained: all of its layers, as Keras itself does it."""
-
-    def changed(item: Any) -> Any:
-        return _frozen(item) if isinstance(item, Mapping) and _name(item) == name else item
-
-    return _with_members(model_config, changed)
+    config = model_config["config"]
+    members = [keras2_layers.frozen(item) if _name(item) == name else item for item in _members(model_config)]
+    return {**model_config, "config": members if isinstance(config, list) else {**config, "layers": members}}
 
 
-def _frozen(item: Any) -> Any:
-    if not isinstance(item, Mapping):
-        return item
-    out = _with_members(item, _frozen)
-    config = out.get("config")
-    if not isinstance(config, Mapping) or "trainable" not in config:  # of inputs and models
-        return out
-    return {**out, "config": {**config, "trainable": False}}
-
-
-def _with_members(item: Mapping[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
-    config = item.get("config")
-    if isinstance(config, list):  # a Sequential before Keras 2.2.3
-        return {**item, "config": [change(member) for member in config]}
-    if isinstance(config, Mapping) and isinstance(config.get("layers"), list):
-        return {**item, "config": {**config, "layers": [change(member) for member in config["layers"]]}}
-    return dict(item)
+def _members(model_config: Mapping[str, Any]) -> list[Any]:
+    config = model_config.get("config")
+    members = config.get("layers") if isinstance(config, Mapping) else config  # a list, before Keras 2.2.3
+    return members if isinstance(members, list) else []
 
 
 def _models(model_config: Mapping[str, Any]) -> Iterator[str]:
-    config = model_config.get("config")
-    members = config.get("layers") if isinstance(config, Mapping) else config
-    for item in members if isinstance(members, list) else []:
+    for item in _members(model_config):
         inner = item.get("config") if isinstance(item, Mapping) else None
         if isinstance(inner, list) or (isinstance(inner, Mapping) and isinstance(inner.get("layers"), list)):
             yield _name(item)

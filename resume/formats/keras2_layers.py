@@ -24,9 +24,12 @@ _RENAMED = {
     ("DepthwiseConv1D", "depthwise_kernel"): "kernel",
     ("DepthwiseConv2D", "depthwise_kernel"): "kernel",
     ("SpectralNormalization", "sn_u"): "vector_u",
+    ("StringLookup", "Variable"): "idf_weights",
+    ("IntegerLookup", "Variable"): "idf_weights",
+    ("TextVectorization", "Variable"): "idf_weights",
 }
 _NOT_TRAINED = frozenset({
-    "moving_mean", "moving_variance", "moving_stddev", "renorm_mean", "renorm_stddev", "vector_u",
+    "moving_mean", "moving_variance", "moving_stddev", "renorm_mean", "renorm_stddev", "vector_u", "idf_weights",
 })  # fmt: skip
 
 
@@ -58,6 +61,14 @@ def _is_statistic(variable: str, nodes: Sequence[Node]) -> bool:
     return variable in _NOT_TRAINED or bool(nodes and nodes[-1].kind == "Normalization")
 
 
+def layer_names(model_config: Mapping[str, Any] | None, found: Iterable[tuple[str, str]]) -> names.Scheme:
+    """The scheme for paths that begin with a layer's own name. `found`: (class, name) of layers, where no config is."""
+    config = (model_config or {}).get("config")
+    if model_config is None or not isinstance(config, Mapping) or "layers" not in config:
+        return names.Scheme(None, names.automatic(found))
+    return names.Scheme.of(as_keras3(model_config))
+
+
 def as_keras3(model_config: Mapping[str, Any]) -> dict[str, Any]:
     """A config of Keras 2 with nameless models, and the layers inside Bidirectional, called as Keras 3 calls them."""
     found: dict[str, Any] = _as_keras3(model_config)
@@ -73,6 +84,8 @@ def _as_keras3(value: Any) -> Any:
     config = out.get("config")
     if "class_name" not in value or not isinstance(config, dict):
         return out
+    out = frozen_within(out)
+    config = out["config"]
     if isinstance(config.get("name"), str):
         config["name"] = _modern(value, config["name"])
     if value["class_name"] == "Bidirectional":
@@ -83,6 +96,34 @@ def _as_keras3(value: Any) -> Any:
             item = members[-1] if key == "backward_layer" else members[0]
             config[key] = {**item, "config": {**item["config"], "name": node.name}}
     return out
+
+
+# ---- what is not trained ----
+
+_INSIDE = ("layers", "layer", "forward_layer", "backward_layer", "cell", "cells")
+
+
+def frozen_within(item: dict[str, Any]) -> dict[str, Any]:
+    """A serialised layer, with what is inside it as little trained as itself.
+
+    In Keras 2 nothing inside a frozen model or wrapper is trained; in Keras 3 each layer speaks for itself.
+    """
+    config = item.get("config")
+    if not isinstance(config, Mapping) or config.get("trainable") is not False:
+        return item
+    return {**item, "config": {**config, **{key: frozen(config[key]) for key in _INSIDE if key in config}}}
+
+
+def frozen(found: Any) -> Any:
+    """Serialised layers, in lists or alone, that are not trained, nor is anything inside them. Inputs are no such."""
+    if isinstance(found, list | tuple):
+        return [frozen(item) for item in found]
+    config = found.get("config") if isinstance(found, Mapping) else None
+    if isinstance(config, list):  # a Sequential before Keras 2.2.3
+        return {**found, "config": frozen(config)}
+    if not isinstance(config, Mapping) or found.get("class_name") == "InputLayer":
+        return found
+    return frozen_within({**found, "config": {**config, "trainable": False}})
 
 
 # ---- the tree of layers that a config describes ----

@@ -298,3 +298,7 @@ def _scalars(state: TrainState) -> Iterator[Finding]:
             yield Finding(name, "is not finite")
         elif values is not None and name == LEARNING_RATE and not 0 <= values.low <= _FASTEST:
             yield Finding(name, f"is {values.low:g}")
+        elif values is not None and name == LEARNING_RATE and not values.low and state.compile_config is None:
+            yield Finding(
+                name, "is 0: no step would change anything"
+            )  # and no config of the file says so too

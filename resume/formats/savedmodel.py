@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from resume.errors import SourceError
-from resume.formats import graph, h5, keras2, wire
+from resume.formats import adapted, graph, h5, keras2, wire
 from resume.formats.bundle import Bundle
 from resume.formats.graph import Graph, Node
 from resume.formats.hdf5 import damage, strict_json
@@ -28,6 +28,7 @@ MODEL, METADATA, VARIABLES = "saved_model.pb", "keras_metadata.pb", Path("variab
 _METRIC = "_tf_keras_metric"
 _ROOT = "root"
 _MESSAGE_LIMIT = 1 << 31  # of a protocol buffer, by its own rules
+_VOCABULARIES = ("vocabulary", "has_input_vocabulary")  # of lookup layers
 NO_CONFIG = "the model is of a class of its own, {}, whose settings are not in this file: give the model"
 NO_KERAS = "this SavedModel holds no Keras model: variables for inference only"
 
@@ -55,8 +56,9 @@ def read(path: Path) -> TrainState:
     version = facts.get("keras_version")
     version = version if isinstance(version, str) else None
     info = keras2.optimizer_info((training or {}).get("optimizer_config"), keras_version=version)
-    held = Model(stored, config=config, layers=_layers(stored.graph, objects), info=info)
-    state = held.state(kind="savedmodel", path=path)
+    layers = _layers(stored.graph, objects)
+    state = Model(stored, config=config, layers=layers, info=info).state(kind="savedmodel", path=path)
+    state = _discretized(state, stored.graph, layers)
     # Legacy optimizers have no variables before their first step.
     untrained = info is not None and info.legacy and ITERATION not in state.specs
     return replace(
@@ -103,6 +105,8 @@ class _Object:
 def _objects(path: Path) -> dict[str, _Object]:
     """By path from the root, as Keras writes it: `root.layer_with_weights-0`."""
     newer = path / METADATA
+    with damage(path / MODEL, "its object graph"), (path / MODEL).open("rb"):
+        pass  # a part that may not be read is no SavedModel, also where the newer file tells all there is to know
     with damage(newer, "the Keras metadata"):
         if newer.is_file():
             return dict(_metadata(newer))
@@ -165,6 +169,8 @@ def _model_config(facts: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     if not config or (isinstance(config, Mapping) and "layer was saved without config" in config):
         return None
+    if "config" in facts:
+        held = {**held, "config": _with_vocabularies(config, facts["config"])}
     shape = facts.get("build_input_shape")
     if facts.get("is_graph_network") is False and isinstance(
         shape, list
@@ -174,20 +180,48 @@ def _model_config(facts: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _check_copies(facts: Mapping[str, Any], file: Path) -> None:
-    """Keras writes the model's settings twice, once with numbers for what is shared; there is no checksum."""
+    """Keras writes the model's settings twice, once with numbers for what is shared; there is no checksum.
+
+    In the one with the numbers it leaves the vocabularies out, and says whether there were any.
+    """
     model = facts.get("model_config")
     again = model.get("config") if isinstance(model, Mapping) else None
-    if "config" in facts and again is not None and _unshared(facts["config"]) != _unshared(again):
+    if "config" in facts and again is not None and _bare(facts["config"]) != _bare(again):
         raise SourceError(
             f"{file}: the two copies of the model's settings differ; the file is damaged.\n"
             "Resume from an earlier checkpoint."
         )
 
 
-def _unshared(value: Any) -> Any:
+def _bare(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _unshared(item) for key, item in value.items() if key != "shared_object_id"}
-    return [_unshared(item) for item in value] if isinstance(value, list) else value
+        passed = ("shared_object_id", *(_VOCABULARIES if _VOCABULARIES[0] in value else ()))
+        return {key: _bare(item) for key, item in value.items() if key not in passed}
+    return [_bare(item) for item in value] if isinstance(value, list) else value
+
+
+def _with_vocabularies(value: Any, full: Any) -> Any:
+    """A copy of settings without the vocabularies, completed from the one that has them; both are alike otherwise."""
+    if isinstance(value, dict) and isinstance(full, dict):
+        held = {key: _with_vocabularies(item, full.get(key)) for key, item in value.items()}
+        if _VOCABULARIES[0] in value:
+            held |= {key: full.get(key) for key in _VOCABULARIES if key in full}
+            held = {key: item for key, item in held.items() if key not in _VOCABULARIES or key in full}
+        return held
+    if isinstance(value, list) and isinstance(full, list):
+        return [_with_vocabularies(a, b) for a, b in zip(value, full, strict=True)]
+    return value
+
+
+def _discretized(state: TrainState, found: Graph, layers: Mapping[int, Layer]) -> TrainState:
+    """With the boundaries of Discretization layers in the settings."""
+    summaries = {}
+    for name, place in state.places.items():
+        above, _, leaf = place.rpartition("/")
+        layer = layers.get(found.at(tuple(above.split("/"))) or 0)
+        if leaf == adapted.SUMMARY and layer is not None and layer.kind == "Discretization":
+            summaries[layer.name] = name
+    return adapted.without_summaries(state, summaries)
 
 
 def _layers(found: Graph, objects: Mapping[str, _Object]) -> dict[int, Layer]:

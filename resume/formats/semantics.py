@@ -7,197 +7,44 @@ optimizer and one layer at a time, from the same state on the same batches. What
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from resume.formats import semantics_layers as of_layers
 from resume.formats import translate_training
+from resume.formats.semantics_subject import Layer, Subject, layers, named
 from resume.state import OptimizerInfo, TrainState
+
+__all__ = ["differences", "layers"]
 
 _SQUARING = frozenset(
     {"RMSprop", "Adam", "AdamW", "Adagrad", "Adadelta", "Adamax", "Nadam", "Ftrl", "Adafactor"}
 )
 _OF_TOUCHED_ROWS = frozenset({"Adadelta", "Adamax", "Nadam", "Ftrl"})  # and those with momentum
-_RANDOM = (
-    "Dropout", "Dropout1D", "Dropout2D", "Dropout3D", "GaussianNoise", "RandomFlip", "RandomRotation", "RandomZoom",
-    "RandomCrop", "RandomTranslation",
-    "RandomContrast", "RandomBrightness",
-)  # fmt: skip
-_SHOWN = 3
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer of the source's config at any depth."""
-
-    kind: str
-    name: str
-    config: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is asked about: the source's layers, its optimizer, and which Keras wrote it."""
-
-    layers: tuple[Layer, ...]
-    optimizer: OptimizerInfo | None
-    keras_version: str | None
-    losses: tuple[Mapping[str, Any], ...] = ()
-
-    @property
-    def is_standalone(self) -> bool:
-        return translate_training.is_standalone(self.keras_version)
-
-    @property
-    def is_legacy(self) -> bool:
-        """An optimizer of OptimizerV2, the kind between standalone Keras and Keras 2.11."""
-        return self.optimizer is not None and self.optimizer.legacy and not self.is_standalone
-
-    def uses(self, *kinds: str) -> bool:
-        return self.optimizer is not None and self.optimizer.class_name in kinds
-
-    def setting(self, name: str) -> Any:
-        return self.optimizer.config.get(name) if self.optimizer is not None else None
-
-    def embeddings(self) -> list[Layer]:
-        return [
-            item for item in self.layers if item.kind == "Embedding" and item.config.get("trainable", True)
-        ]
+# What Keras 3's get_config leaves out, and what it comes back as.
+_LOST_OF_LOSSES = {
+    "Huber": ("delta", 1.0),
+    "CosineSimilarity": ("axis", -1),
+    "SparseCategoricalCrossentropy": ("axis", -1),
+}
+_LOST_OF_METRICS = {"CosineSimilarity": ("axis", -1)}
+_LARGE = 0.01  # beside an epsilon
+_COSINES = ("cosine_similarity", "cosine_proximity")
 
 
 def differences(state: TrainState) -> tuple[str, ...]:
-    """Sentences on what will not continue bit for bit in Keras 3, for this source; empty for one of Keras 3."""
+    """Sentences on what will not continue bit for bit in Keras 3, for this source; empty for one of Keras 3.
+
+    What changes the outputs themselves comes first.
+    """
     if state.flavour == "keras":
         return ()
-    compiled = state.compile_config or {}
-    subject = Subject(
-        tuple(layers(state.model_config)),
-        state.optimizer.inner if state.optimizer is not None else None,
-        state.keras_version,
-        tuple(_objects(compiled.get("loss"))),
-    )
+    subject = Subject.of(state)
     found = [sentence for ask in _QUESTIONS for sentence in ask(subject)]
     return (*found, *_fixed_scale(state.optimizer))
 
 
-def layers(config: object) -> Iterator[Layer]:
-    """Every serialised layer in a config, models and wrappers included."""
-    for item in _objects(config):
-        inner = item.get("config")
-        if isinstance(inner, Mapping):
-            kind = str(item["class_name"]).rpartition(">")[2]
-            yield Layer(kind, str(inner.get("name") or item.get("name") or kind), inner)
-
-
-def _objects(config: object) -> Iterator[Mapping[str, Any]]:
-    if isinstance(config, list | tuple):
-        for item in config:
-            yield from _objects(item)
-    if isinstance(config, Mapping):
-        if "class_name" in config:
-            yield config
-        for item in config.values():
-            yield from _objects(item)
-
-
-def _named(found: list[Layer]) -> str:
-    names = list(dict.fromkeys(item.name for item in found))
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
-
-
-# ---- layers ----
-
-
-def _batch_normalisation(subject: Subject) -> Iterator[str]:
-    """tf_keras.src.layers.normalization.batch_normalization._fused_batch_norm; all of standalone Keras's."""
-    found = [
-        item
-        for item in subject.layers
-        if item.kind.startswith("BatchNormalization") and _corrected(item, subject)
-    ]
-    if found:
-        yield (
-            f"BatchNormalization ({_named(found)}): Keras 2 kept the moving variance with Bessel's correction, "
-            "n/(n-1), Keras 3 without: moving_variance drifts apart, and with it what the model predicts, slightly"
-        )
-
-
-def _corrected(item: Layer, subject: Subject) -> bool:
-    if subject.is_standalone:
-        return True
-    config = item.config
-    axis = config.get("axis")
-    axis = axis[0] if isinstance(axis, list | tuple) and len(axis) == 1 else axis
-    plain = not (config.get("renorm") or config.get("virtual_batch_size") or config.get("synchronized"))
-    images = axis in (3, 4) or _may_be_of_images(axis, subject)
-    return plain and config.get("fused") is not False and images
-
-
-def _may_be_of_images(axis: Any, subject: Subject) -> bool:
-    """Axis 1 is that of vectors, too; one counted from the end was never resolved."""
-    if axis == 1:
-        return any(item.config.get("data_format") == "channels_first" for item in subject.layers)
-    return axis in (-1, -3) and any("Conv2D" in item.kind or "Conv3D" in item.kind for item in subject.layers)
-
-
-def _frozen_normalisation(subject: Subject) -> Iterator[str]:
-    """tf_keras.src.layers.normalization.batch_normalization: since TensorFlow 2, `trainable=False` means inference."""
-    found = [
-        item
-        for item in subject.layers
-        if item.config.get("trainable") is False
-        and (
-            item.kind == "BatchNormalizationV1"
-            or (item.kind == "BatchNormalization" and subject.is_standalone)
-        )
-    ]
-    if found:
-        yield (
-            f"BatchNormalization ({_named(found)}), frozen: before TensorFlow 2 a frozen one still normalised by the "
-            "batch while training; in Keras 3 it normalises by its moving statistics"
-        )
-
-
-def _hard_sigmoid(subject: Subject) -> Iterator[str]:
-    """tf_keras.src.backend.hard_sigmoid: clip(0.2 x + 0.5); keras.src.activations: relu6(x + 3) / 6."""
-    keys = ("activation", "recurrent_activation")
-    found = [i for i in subject.layers if any(_calls(i.config.get(k), "hard_sigmoid") for k in keys)]
-    if found:
-        yield (
-            f"hard_sigmoid ({_named(found)}): was max(0, min(1, 0.2x + 0.5)), is relu6(x + 3)/6 in Keras 3: "
-            "the same weights compute other outputs, from the first batch on"
-        )
-
-
-def _calls(activation: Any, name: str) -> bool:
-    return bool(activation == name or (isinstance(activation, Mapping) and activation.get("config") == name))
-
-
-def _recurrent(subject: Subject) -> Iterator[str]:
-    assumed = [i for i in subject.layers if i.kind in ("GRU", "GRUCell") and "reset_after" not in i.config]
-    if assumed:
-        yield (
-            f"GRU ({_named(assumed)}): the file is older than the argument reset_after: taken as reset_after=False, "
-            "which is what that Keras computed"
-        )
-    stateful = [i for i in subject.layers if i.config.get("stateful") is True]
-    if stateful:
-        yield (
-            f"stateful layers ({_named(stateful)}): Keras 2 kept their states out of its files: they start at zero"
-        )
-
-
-def _random(subject: Subject) -> Iterator[str]:
-    """Dropout and its like: both draw from generators of their own, Keras 3 from states of another shape."""
-    dropping = ("dropout", "recurrent_dropout")
-    found = [
-        i
-        for i in subject.layers
-        if i.kind.endswith(_RANDOM)
-        or any(isinstance(i.config.get(k), float) and i.config[k] > 0 for k in dropping)
-    ]
-    if found:
-        yield f"random layers ({_named(found)}): their draws start anew; Keras 2 and 3 share no generator"
+def _names(found: list[Layer]) -> str:
+    return named([item.name for item in found])
 
 
 # ---- optimizers ----
@@ -208,7 +55,7 @@ def _repeated_rows(subject: Subject) -> Iterator[str]:
     found = subject.embeddings()
     if found and subject.uses(*_SQUARING) and subject.optimizer is not None:
         yield (
-            f"Embedding ({_named(found)}) under {subject.optimizer.class_name}: of an id that a batch repeats, Keras 2 "
+            f"Embedding ({_names(found)}) under {subject.optimizer.class_name}: of an id that a batch repeats, Keras 2 "
             "added the gradients up before squaring them, Keras 3 squares each: its slots grow otherwise"
         )
 
@@ -220,7 +67,7 @@ def _other_rows(subject: Subject) -> Iterator[str]:
     if found and subject.is_legacy and (momentum or subject.uses(*_OF_TOUCHED_ROWS)):
         name = subject.optimizer.class_name if subject.optimizer else ""
         yield (
-            f"Embedding ({_named(found)}) under legacy {name}: Keras 2 moved the rows of a batch's ids only, Keras 3 "
+            f"Embedding ({_names(found)}) under legacy {name}: Keras 2 moved the rows of a batch's ids only, Keras 3 "
             "moves every row, by what is left of its momentum"
             + ("; rows that were never met become 0" if name == "Ftrl" else "")
         )
@@ -243,9 +90,13 @@ def _epsilon(subject: Subject) -> Iterator[str]:
     """tf_keras.src.optimizers.legacy.rmsprop without momentum, .adagrad (ResourceApplyAdagradV2); standalone Keras."""
     if subject.optimizer is None or not subject.optimizer.legacy:
         return
-    if subject.uses("Adagrad") or (subject.uses("RMSprop") and not subject.setting("momentum")):
-        kind = subject.optimizer.class_name
-        yield f"{kind}: divided by sqrt(v) + epsilon, in Keras 3 by sqrt(v + epsilon): about 1e-5 in a few steps"
+    small = (subject.setting("initial_accumulator_value") or 0) < _LARGE  # v of Adagrad never sinks
+    if (subject.uses("Adagrad") and small) or (subject.uses("RMSprop") and not subject.setting("momentum")):
+        yield (
+            f"{subject.optimizer.class_name}: divided by sqrt(v) + epsilon, in Keras 3 by sqrt(v + epsilon): its steps "
+            "are smaller there where gradients are small; of ten steps of RMSprop 0.03 % was missing with gradients "
+            "around 1, 5 % around 0.01, nearly all around 1e-6"
+        )
 
 
 def _ahead(subject: Subject) -> Iterator[str]:
@@ -277,12 +128,55 @@ def _excluded(subject: Subject) -> Iterator[str]:
         )
 
 
-def _loss_arguments(subject: Subject) -> Iterator[str]:
-    """keras.src.losses: Huber's get_config leaves `delta` out."""
+# ---- losses and metrics ----
+
+
+def _losses(subject: Subject) -> Iterator[str]:
+    """keras.src.losses.losses: what get_config() does not give."""
     for item in subject.losses:
-        delta = (item.get("config") or {}).get("delta") if isinstance(item.get("config"), Mapping) else None
-        if str(item["class_name"]) == "Huber" and delta not in (None, 1.0):
-            yield f"Huber(delta={delta}): no file of Keras 3 holds delta, which comes back as 1.0: give the loss again"
+        for kind, argument, lost, default in _lost(item, _LOST_OF_LOSSES):
+            yield (
+                f"{kind}({argument}={lost}): no file of Keras 3 holds {argument}, which comes back as {default}: give "
+                "the loss again"
+            )
+
+
+def _metrics(subject: Subject) -> Iterator[str]:
+    """keras.src.metrics: the same; of tf_keras's two functions of one name only the loss, the negative, is left."""
+    for item in subject.metrics:
+        for kind, argument, lost, default in _lost(item, _LOST_OF_METRICS):
+            yield (
+                f"metric {kind}({argument}={lost}): no file of Keras 3 holds {argument}, which comes back as "
+                f"{default}: give the metric again"
+            )
+        if _turns_its_sign(item):
+            yield (
+                "metric cosine_similarity: Keras 2 has two functions of that name, of opposite signs, and no file "
+                "tells which was meant: its sign may turn; give keras.metrics.CosineSimilarity() again"
+            )
+
+
+def _lost(item: Any, known: Mapping[str, tuple[str, Any]]) -> Iterator[tuple[str, str, Any, Any]]:
+    """(class, argument, its value, what it becomes)."""
+    config = item.get("config") if isinstance(item, Mapping) else None
+    kind = str(item["class_name"]) if isinstance(config, Mapping) else ""
+    if kind in known and isinstance(config, Mapping):
+        argument, default = known[kind]
+        if config.get(argument) not in (None, default):
+            yield kind, argument, config[argument], default
+
+
+def _turns_its_sign(item: Any) -> bool:
+    """A plain name finds the positive one in both."""
+    config = item.get("config") if isinstance(item, Mapping) else None
+    if not isinstance(config, Mapping):
+        return config in _COSINES
+    function = config.get("fn")
+    function = function.get("config") if isinstance(function, Mapping) else function
+    return function in _COSINES and str(config.get("name")).endswith(_COSINES)
+
+
+# ---- all of them ----
 
 
 def _fixed_scale(info: OptimizerInfo | None) -> Iterator[str]:
@@ -291,6 +185,8 @@ def _fixed_scale(info: OptimizerInfo | None) -> Iterator[str]:
 
 
 _QUESTIONS: tuple[Callable[[Subject], Iterator[str]], ...] = (
-    _batch_normalisation, _frozen_normalisation, _hard_sigmoid, _recurrent, _random,
-    _repeated_rows, _other_rows, _nadam, _epsilon, _ahead, _rate, _clipping, _excluded, _loss_arguments,
+    of_layers.hard_sigmoid, of_layers.masks, of_layers.masks_beside_a_state, of_layers.random_crop,
+    of_layers.training_argument, of_layers.distributed_normalisation, of_layers.distributed_regularisation, _losses,
+    of_layers.batch_normalisation, of_layers.frozen_normalisation, of_layers.recurrent, of_layers.random,
+    _repeated_rows, _other_rows, _nadam, _epsilon, _ahead, _rate, _clipping, _excluded, _metrics,
 )  # fmt: skip

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from resume.errors import SourceError
-from resume.formats import architecture, layouts, moments, ownership, vocabulary
+from resume.formats import architecture, h5, layouts, moments, ownership, vocabulary
 from resume.formats.moments import Finding
 from resume.state import ITERATION, LEARNING_RATE, NUMBERED, OptimizerInfo, TrainState
 
@@ -127,7 +127,8 @@ def _declared(kind: str, config: Mapping[str, Any]) -> Iterator[tuple[str, int]]
 
 def _order(layers: ownership.Ownership, state: TrainState) -> Iterator[Finding]:
     """Keras reads whole-model HDF5 files by position: names in another order than Keras writes them are not Keras's."""
-    stored = [name.removeprefix("model/") for name in state.specs if name.startswith("model/")]
+    held = [n for n in state.specs if n.startswith("model/") and state.raw_names.get(n) != h5.FROM_CONFIG]
+    stored = [name.removeprefix("model/") for name in held]
     first = [layer.path for layer in map(layers.of, stored) if layer is not None]
     met = list(dict.fromkeys(first))
     listed = [layer.path for layer in layers.layers if layer.path in set(met)]

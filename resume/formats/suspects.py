@@ -8,6 +8,7 @@ from typing import Any
 
 from resume.errors import UsageError
 from resume.formats import vocabulary
+from resume.formats.adapted import LOOKUPS
 
 NONE, CONFIG, CODE = "none", "config", "code"
 LEVELS = (NONE, CONFIG, CODE)
@@ -80,9 +81,17 @@ def _of_opening(item: Mapping[str, Any], trust: Trust, here: str) -> Iterator[Do
         yield Doubt(here, None, f"{kind} {cause}, which only trust=code allows")
 
 
-def of_vocabulary(config: Any, here: str) -> Iterator[Doubt]:
-    path = config.get("vocabulary") if isinstance(config, Mapping) else None
-    if isinstance(path, str):
+def of_vocabulary(kind: str, config: Any, trust: Trust, here: str) -> Iterator[Doubt]:
+    """A lookup layer without its vocabulary computes nothing: Keras leaves what adapt() found out of some formats."""
+    path = config.get("vocabulary", ()) if isinstance(config, Mapping) else ()
+    if path is None and kind in LOOKUPS:
+        cause = (
+            f"the vocabulary of this {kind} is not in this file, or not in lines (a term has a line break), or it was "
+            "never adapted. Build the model with its vocabulary in a function of your own, and name that (model=..., "
+            "for convert --model MODULE:FUNCTION)"
+        )
+        yield Doubt(here, None, cause)
+    elif isinstance(path, str) and trust.level != CODE:
         yield Doubt(
             here, None, f"reads its vocabulary from another file ({path:.80}), which only trust=code allows"
         )

@@ -17,7 +17,18 @@ from resume.formats.graph import Path, Stored
 
 KERAS3 = frozenset({"_functional", "_operations", "_tracked"})  # what Keras 3's models hold their layers in
 _CONTAINERS = frozenset({*KERAS3, "_layers"})
+_STATES = "states"  # the attribute of recurrent layers; SavedModels have it below `keras_api`
 SEEDS = ("seed_generator", "_random_generator")  # the attributes of layers that draw
+
+
+def owner_of_state(path: Path) -> tuple[Path, tuple[int, ...]] | None:
+    """Of `lstm/states/1`, which a stateful layer keeps: the layer's path, and the state's place; None for the rest."""
+    at = next((i for i, edge in enumerate(path) if edge == _STATES), len(path))
+    places = path[at + 1 :]
+    if not places or not all(edge.isdecimal() for edge in places):
+        return None
+    owner = path[:at]
+    return owner[:-1] if owner[-1:] == ("keras_api",) else owner, tuple(map(int, places))
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,25 @@ class Namer:
         auto = names.automatic((layer.kind, layer.name) for layer in self.layers.values())
         owners = [path[: next(i for i, edge in enumerate(path) if edge in SEEDS)] for path in found.values()]
         return names.canonical([f"{self._at(path)}/seed" for path in owners], root=None, auto=auto)
+
+    def states(self, found: Mapping[int, Path]) -> list[str]:
+        """Of what stateful layers hand on, in the order in which each layer has them."""
+        places = {n: owner_of_state(path) or ((), ()) for n, path in found.items()}
+        order = {
+            owner: sorted(at for other, at in places.values() if other == owner)
+            for owner, _ in places.values()
+        }
+        kinds = [(layer.kind, layer.name) for layer in self.layers.values() if not layer.is_metric]
+        scheme = keras2.layer_names(self.config, kinds)
+        return scheme.canonical(
+            [f"{self._layer(owner, n)}/{order[owner].index(at)}" for n, (owner, at) in places.items()]
+        )
+
+    def _layer(self, path: Path, state: int) -> str:
+        """The layer's own name; where the file does not say it, the scope of its state's."""
+        found = self.layers.get(self.stored.graph.at(path, start=self.model) or 0)
+        scope = self.stored.name(state).rpartition("/")[0].rpartition("/")[2]
+        return found.name if found is not None else scope or "/".join(_plain(path))
 
     def metrics(self, found: Mapping[int, Path]) -> list[str]:
         return [f"{self._at(path[:-1])}/{path[-1]}" for path in found.values()]

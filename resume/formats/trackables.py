@@ -19,7 +19,7 @@ from resume import names
 from resume.formats import h5, keras2, tfoptimizers, tfslots
 from resume.formats.graph import Path, Stored
 from resume.formats.hdf5 import damage
-from resume.formats.tfnames import KERAS3, SEEDS, Layer, Namer
+from resume.formats.tfnames import KERAS3, SEEDS, Layer, Namer, owner_of_state
 from resume.formats.tfoptimizers import Optimizers
 from resume.formats.tfslots import Owner
 from resume.state import ITERATION, Arrays, OptimizerInfo, TrainState
@@ -32,7 +32,7 @@ _LISTS = frozenset({
 })  # fmt: skip
 _IGNORED = frozenset({
     "save_counter", "train_counter", "_train_counter", "_test_counter", "_predict_counter", "ckpt_saved_epoch",
-    "ckpt_saved_batch", tfslots.DERIVED,
+    "ckpt_saved_batch", "num_documents", tfslots.DERIVED,
 })  # fmt: skip
 _ACCUMULATORS = frozenset({
     "total", "count", "true_positives", "true_negatives", "false_positives", "false_negatives",
@@ -86,7 +86,7 @@ class Model:
     def _entries(self, optimizers: Optimizers, flavour: str | None) -> tuple[tfoptimizers.Held, list[Entry]]:
         namer = Namer(self.stored, self.node, self.config, self.layers)
         found = self._variables(optimizers)
-        weights, seeds, metrics = found["model"], found["seeds"], found["metrics"]
+        weights, seeds, metrics, states = found["model"], found["seeds"], found["metrics"], found["states"]
         labels = namer.weights(weights, flavour=flavour, optimizer=optimizers.own)
         named = dict(zip(weights, labels, strict=True))
         entries: list[Entry] = [(f"model/{named[n]}", n, path) for n, path in weights.items()]
@@ -95,6 +95,7 @@ class Model:
         entries += [
             (f"metrics/{name}", n, None) for name, n in zip(namer.metrics(metrics), metrics, strict=True)
         ]
+        entries += [(f"states/{name}", n, None) for name, n in zip(namer.states(states), states, strict=True)]
         held = tfoptimizers.held(self.stored, optimizers, self._owners(named), info=self.info)
         entries += [(name, n, None) for name, n in held.names]
         unique = names.unique([name for name, _, _ in entries])
@@ -113,7 +114,7 @@ class Model:
     # ---- what there is ----
 
     def _variables(self, optimizers: Optimizers) -> dict[str, dict[int, Path]]:
-        """`model`, `seeds`, `metrics` -> nodes with their paths, in the order of the model's layers."""
+        """`model`, `seeds`, `metrics`, `states` -> nodes with their paths, in the order of the model's layers."""
         doubled = {_DOUBLED} if "variables" in self.stored.children(self.node) else set()
         graph, stop = self.stored.graph, optimizers.nodes
         every = graph.reach(self.node, stop=stop, skip=doubled)
@@ -121,7 +122,7 @@ class Model:
             self.node, stop=stop, skip=_LISTS
         )  # attributes rather than lists of the same
         paths |= {n: path for n, path in self._only_trained(optimizers).items() if n not in paths}
-        found: dict[str, dict[int, Path]] = {"model": {}, "seeds": {}, "metrics": {}}
+        found: dict[str, dict[int, Path]] = {"model": {}, "seeds": {}, "metrics": {}, "states": {}}
         metrics = self._metrics()
         for n in self._ordered(paths, stop):
             path = paths[n]
@@ -143,6 +144,8 @@ class Model:
     def _sort(self, path: Path, metrics: set[int]) -> str:
         if set(path) & set(SEEDS):
             return "seeds"
+        if owner_of_state(path) is not None:
+            return "states"
         above = (self.stored.graph.at(path[:length], start=self.node) for length in range(1, len(path)))
         return "metrics" if "metrics" in path[:-1] or any(n in metrics for n in above) else "model"
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from resume.errors import UsageError
-from resume.formats import keras2, layouts, semantics, translate_model, translate_training
+from resume.formats import keras2, layouts, semantics, translate_model, translate_names, translate_training
 from resume.formats.translate_layers import Context
 from resume.state import ITERATION, LEARNING_RATE, NUMBERED, Arrays, OptimizerInfo, Spec, TrainState, spec_of
 
@@ -65,6 +65,7 @@ def state(source: TrainState, *, custom: Collection[str] = ()) -> Moved:
     """
     if source.flavour == "keras":
         return Moved(source)
+    source, renamed = translate_names.without_slashes(source)
     context = Context(frozenset(custom), source.keras_version)
     model = translate_model.layer(source.model_config, context) if source.model_config else None
     rate = _stored_rate(source)
@@ -87,7 +88,7 @@ def state(source: TrainState, *, custom: Collection[str] = ()) -> Moved:
         places=_places(source),
         raw_names={_SCALE_NAMES.get(n, n): raw for n, raw in source.raw_names.items() if n not in dropped},
     )
-    return Moved(moved, semantics.differences(source), dropped, made, tuple(_fresh(moved)))
+    return Moved(moved, (*semantics.differences(source), *renamed), dropped, made, tuple(_fresh(moved)))
 
 
 def _places(source: TrainState) -> dict[str, str]:
@@ -119,6 +120,15 @@ def renested(moved: TrainState, model_config: Mapping[str, Any]) -> TrainState:
         raw_names={_with_owner(name, owners): raw for name, raw in moved.raw_names.items()},
         places={_with_owner(name, owners): place for name, place in moved.places.items()},
     )
+
+
+def with_roles(moved: TrainState, roles: Mapping[str, str]) -> TrainState:
+    """Slots under other roles, by their names."""
+    origin = {
+        "/".join(["optimizer", roles[n], *n.split("/")[2:]]) if n in roles else n: n for n in moved.specs
+    }
+    specs = {new: moved.specs[old] for new, old in origin.items()}
+    return replace(moved, arrays=Arrays(specs, read=lambda name: moved.arrays[origin[name]]))
 
 
 def _layer(moved: TrainState, name: str) -> str | None:
@@ -244,7 +254,17 @@ def _computed(
     rate = info.inner.config.get("learning_rate")
     if LEARNING_RATE not in specs and isinstance(rate, int | float):
         out[LEARNING_RATE] = np.array(rate, np.float32)
-        made[LEARNING_RATE] = f"{rate:.6g}, from the settings"
+        told = source.optimizer is not None and {"learning_rate", "lr"} & source.optimizer.inner.config.keys()
+        made[LEARNING_RATE] = f"{rate:.6g}, {'from the settings' if told else 'the default of its class'}"
+    if source.optimizer is not None and source.optimizer.config.get("dynamic") is False:
+        scale = info.config.get("initial_scale", 2.0**15)
+        fixed: dict[str, Array] = {
+            "dynamic_scale": np.array(scale, np.float32),
+            "step_counter": np.array(0, np.int64),
+        }
+        for name in (name for name in fixed if f"{_SCALE}{name}" not in specs):
+            out[f"{_SCALE}{name}"] = fixed[name]
+            made[f"{_SCALE}{name}"] = f"{fixed[name]:.6g}, from the settings: the scale was fixed"
     if info.inner.class_name == "Nadam" and PRODUCT not in specs:
         steps = int(source.arrays[ITERATION])
         owners = sum(name.startswith("optimizer/momentum/") for name in specs)

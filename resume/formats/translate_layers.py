@@ -83,6 +83,9 @@ _GONE = {
          "AtrousConvolution2D"),
         "Keras 3 has no such layer",
     ),
+    **dict.fromkeys(
+        ("AddLoss", "AddMetric"), "Keras 3 has no such layer: add the loss or metric in a layer or model of your own"
+    ),
 }  # fmt: skip
 _GONE_CONSTRAINTS = frozenset({"RadialConstraint", "radial_constraint"})
 _MODULES = {
@@ -96,7 +99,7 @@ _KNOWN = {
     "constraint": vocabulary.CONSTRAINTS,
 }
 _OWN = frozenset({"Lambda", "TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"}).union(
-    vocabulary.LAYERS, vocabulary.POLICIES, *_KNOWN.values()
+    _GONE, vocabulary.LAYERS, vocabulary.POLICIES, *_KNOWN.values()
 )
 _ANONYMOUS = "__lambda__"
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from resume.formats import translate_layers, translate_operations
+from resume.formats import keras2_layers, operands, translate_layers, translate_operations
 from resume.formats.translate_layers import Context, serialised
 
 _CONSTANT = "_CONSTANT_VALUE"
@@ -26,7 +26,7 @@ _RECURRENT = frozenset(
 def layer(item: Mapping[str, Any], context: Context) -> dict[str, Any]:
     """A serialised layer or model. What is in several models at once carries the same number in each."""
     shared = {key: item[key] for key in ("shared_object_id",) if item.get(key) is not None}
-    return _layer(item, context) | shared
+    return keras2_layers.frozen_within(_layer(item, context)) | shared
 
 
 def _layer(item: Mapping[str, Any], context: Context) -> dict[str, Any]:
@@ -117,6 +117,7 @@ class Graph:
 
 
 def _functional(config: Mapping[str, Any], context: Context) -> dict[str, Any]:
+    config = operands.prepared(config)
     given = {_name(item): item for item in config["layers"]}
     graph = Graph(given, _first_calls(config))
     members = [_member(item, graph, context) for item in config["layers"]]

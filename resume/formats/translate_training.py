@@ -86,21 +86,39 @@ def _metrics(given: Any, outputs: Sequence[str] | None, context: Context) -> Any
         return None
     count = len(outputs) if outputs is not None else None
 
-    def one(item: Any) -> list[Any]:
-        return _a_list(item, context)
+    def one(item: Any, output: str | None = None) -> list[Any]:
+        return [_unlabelled(metric, output) for metric in _a_list(item, context)]
 
     if isinstance(given, Mapping) and "class_name" not in given:
         if not _tells_apart(outputs, given):
             return {key: one(item) for key, item in given.items()}
         given = [given.get(name) for name in outputs or ()]
-        return given and ([one(item) for item in given] if count != 1 else one(given[0]))
+        return given and (_by_output(given, outputs, one) if count != 1 else one(given[0]))
     given = list(given) if isinstance(given, list | tuple) else [given]
     nested = any(isinstance(item, list | tuple) for item in given)
     if nested and len(given) == 1:
         given, nested = list(given[0] or []), False
     if nested:
-        return [one(item) for item in given]
+        return _by_output(given, outputs, one)
     return [one(given) for _ in range(count)] if count is not None and count > 1 else one(given)
+
+
+def _by_output(
+    given: Sequence[Any], outputs: Sequence[str] | None, one: Callable[..., list[Any]]
+) -> list[Any]:
+    labels = outputs if outputs is not None and len(outputs) == len(given) else [None] * len(given)
+    return [one(item, label) for item, label in zip(given, labels, strict=True)]
+
+
+def _unlabelled(metric: Any, output: str | None) -> Any:
+    """Once trained, Keras 2 calls a metric by its output, too (`head_mae`); Keras 3 adds the output itself."""
+    config = metric.get("config") if isinstance(metric, Mapping) else None
+    if output is None or not isinstance(config, Mapping):
+        return metric
+    name = config.get("name")
+    if not isinstance(name, str) or not name.startswith(f"{output}_"):
+        return metric
+    return {**metric, "config": {**config, "name": name.removeprefix(f"{output}_")}}
 
 
 def _a_list(given: Any, context: Context) -> list[Any]:
@@ -119,13 +137,14 @@ def _loss(item: Any, context: Context) -> Any:
     if kind in _WRAPPERS and isinstance(config, Mapping):
         return _loss(_function_of(config), context)
     kind = _LOSS_CLASSES.get(kind, kind)
-    if kind not in vocabulary.LOSSES or context.is_custom(
-        item.get("class_name"), item.get("registered_name")
-    ):
-        return translate_layers.custom(item, context)
     settings = {k: v for k, v in dict(config or {}).items() if k != "fn"}
     if settings.get("reduction") in ("auto", None):
         settings["reduction"] = "sum_over_batch_size"
+    if kind not in vocabulary.LOSSES or context.is_custom(
+        item.get("class_name"), item.get("registered_name")
+    ):
+        own = settings if "reduction" in (config or {}) else config  # of keras.losses.Loss, if it is one
+        return translate_layers.custom({**item, "config": own}, context)
     return serialised("keras.losses", kind, settings)
 
 
@@ -234,7 +253,8 @@ def optimizer(info: OptimizerInfo, context: Context, *, rate: float | None = Non
     if name not in _OPTIMIZERS:
         if name == "TFOptimizer" or (name in vocabulary.OPTIMIZERS and not context.is_custom(name)):
             context.refuse(where, "Keras 3 has no such optimizer")
-        return OptimizerInfo(name, {k: _hyper(v, where, context) for k, v in config.items()})
+        kept = {k: v for k, v in config.items() if k not in ("jit_compile", "is_legacy_optimizer")}
+        return OptimizerInfo(name, {k: _hyper(v, where, context) for k, v in kept.items()})
     config["learning_rate"] = _rate(name, config, rate, where, context)
     if config.pop("adaptive_epsilon", False):
         context.refuse(where, "adaptive_epsilon=True has no equivalent in Keras 3")

@@ -73,7 +73,8 @@ def demand_of(state: TrainState, found: Iterable[Any], trust: Trust) -> None:
     if missing:
         lines = "\n".join(f"  {_override(name)}" for name in missing)
         raise MissingObjectsError(
-            f"{state.path}: needs custom objects that the configuration does not name. Add:\n{lines}",
+            f"{state.path}: needs custom objects that the configuration does not name. Add (in Python: to "
+            f"custom_objects):\n{lines}",
             tuple(missing),
         )
 
@@ -153,8 +154,8 @@ def _of_object(item: Mapping[str, Any], trust: Trust, where: str) -> Iterator[Do
         yield from suspects.JUDGES[kind](item, trust, here)
     elif kind not in _MARKS and not _allowed(kind, item, trust):
         yield _untrusted(kind, item, trust, here)
-    elif kind.rpartition(">")[2] in _LOOKUPS and trust.level != CODE:
-        yield from suspects.of_vocabulary(inner, here)
+    elif kind.rpartition(">")[2] in _LOOKUPS:
+        yield from suspects.of_vocabulary(kind, inner, trust, here)
     own = str(kind).removeprefix("Custom>") in _CLASSES and not trust.names(kind, item.get("registered_name"))
     for key, value in item.items():
         if key == "config" and kind == "Lambda":

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from resume import names
-from resume.formats import groups, h5, keras2, layers, layouts, stores
+from resume.formats import beside, groups, h5, keras2, layers, layouts, stores
 from resume.formats.hdf5 import Tree, check_file, opened, starts_with
 from resume.formats.stores import Stores
 from resume.state import ITERATION, LEARNING_RATE, Arrays, TrainState
@@ -96,6 +96,8 @@ def _stored(root: Tree) -> TrainState:
         flavour=flavour,
         raw_names=addresses,
         places={name: place for name, (_, place) in named.items()},
+        # Keras 2 keeps the rate in the settings, which this file does not have.
+        unheld=(LEARNING_RATE,) if flavour == "tf_keras" and ITERATION in named else (),
         notes=(NO_MODEL, *lacking, *(() if ITERATION in named else (h5.NO_OPTIMIZER,))),
     )
 
@@ -113,7 +115,12 @@ def _named(held: Stores, flavour: str | None) -> dict[str, tuple[str, str]]:
     old = flavour == "tf_keras"
     regular = layers.regular(held.sizes)
     owners = held.of_model(old=old)
-    weights = [(address, n) for address, size in owners.items() for n in range(size)]
+    named = held.named_of_model(old=old)
+    weights: list[tuple[str, int | str]] = [
+        (address, key)
+        for address, size in owners.items()
+        for key in (*range(size), *(named.get(address, ()) if not beside.is_copy(address) else ()))
+    ]
     labels = _labels(held, weights)
     out = {}
     for label, (address, n) in zip(labels, weights, strict=True):
@@ -143,7 +150,7 @@ def _slots(held: Stores, *, old: bool, scalars: bool) -> Iterator[tuple[str, str
 # ---- what the names of layers tell ----
 
 
-def _labels(held: Stores, weights: Sequence[tuple[str, int]]) -> list[str]:
+def _labels(held: Stores, weights: Sequence[tuple[str, int | str]]) -> list[str]:
     """Names without `model/`: by the names of all layers on the way, where the file has them; else the address."""
     automatic = {name for owner, name in held.names.items() if _is_automatic(owner, name)}
     paths = [f"{_path(held, owner)}/{_variable(held, owner, n)}".lstrip("/") for owner, n in weights]
@@ -157,7 +164,9 @@ def _path(held: Stores, owner: str) -> str:
     return "/".join(name for name in known if name) if all(known) else owner
 
 
-def _variable(held: Stores, owner: str, n: int) -> str:
+def _variable(held: Stores, owner: str, n: int | str) -> str:
+    if isinstance(n, str):
+        return n
     kind = _kind(held, owner) if owner in held.names else ""
     expected = layers.variables_of_size(kind, held.sizes[owner])
     return expected[n] if expected else f"vars/{n}"

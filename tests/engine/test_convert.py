@@ -190,6 +190,109 @@ def test_everything_without_an_equivalent_is_listed_at_once(tmp_path: Path) -> N
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.keras"]
 
 
+def of_keras_2(*layers: Any, optimizer: Any = None, loss: Any = "mse") -> Any:
+    model = tf_keras.Sequential(list(layers))
+    model.compile(optimizer or tf_keras.optimizers.Adam(0.01), loss)
+    model.train_on_batch(X, X[:, :1])
+    return model
+
+
+def continued(path: Path, model: Any, target: Path, **arguments: Any) -> Any:
+    """Both go on from the same state for three steps: the same outputs then, or an AssertionError."""
+    model.save(path)
+    done = resume.convert(path, target, **arguments)
+    moved, _ = resume.load(target, custom_objects=arguments.get("custom_objects"))
+    for _ in range(3):
+        model.train_on_batch(X, X[:, :1])
+        moved.train_on_batch(X, X[:, :1])
+    np.testing.assert_allclose(predictions(moved, X), predictions(model, X), rtol=1e-5, atol=1e-6)
+    return done
+
+
+def test_what_is_inside_a_frozen_wrapper_stays_frozen(tmp_path: Path) -> None:
+    layers = tf_keras.layers
+    frozen = layers.TimeDistributed(layers.Dense(2), trainable=False)
+    model = of_keras_2(layers.Reshape((3, 2), input_shape=(6,)), frozen, layers.Flatten(), layers.Dense(1))
+    done = continued(tmp_path / "a.keras", model, tmp_path / "b.keras")
+    assert (done.slots, done.fresh, done.differences) == (4, (), ())
+
+
+def test_a_part_that_only_its_missing_slots_show_to_be_frozen_is_said(tmp_path: Path) -> None:
+    """No config of Keras 2 says that the model around a layer was frozen."""
+    layers = tf_keras.layers
+    base = tf_keras.Sequential([layers.Dense(3, input_shape=(6,))], name="base")
+    base.trainable = False
+    base.layers[0].trainable = True
+    model = of_keras_2(base, layers.Dense(1))
+    model.save(tmp_path / "a_saved_model", save_format="tf")
+    done = resume.convert(tmp_path / "a_saved_model", tmp_path / "b.keras")
+    assert [d.split(":")[0] for d in done.differences] == ["base/dense/kernel and 1 more"]
+    assert len(done.fresh) == 4
+
+
+def test_layers_with_slashes_in_their_names(tmp_path: Path) -> None:
+    layers = tf_keras.layers
+    model = of_keras_2(layers.Dense(3, input_shape=(6,), name="block1/dense"), layers.Dense(1, name="head"))
+    done = continued(tmp_path / "a.keras", model, tmp_path / "b.keras")
+    assert done.differences == (
+        "layer names may have no slash in Keras 3: block1/dense is block1_dense now (and 1 more like it)",
+    )
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+def test_an_optimizer_and_a_loss_of_the_users_own(tmp_path: Path) -> None:
+    def own(library: Any) -> dict[str, Any]:
+        class Slower(library.optimizers.Adam):  # type: ignore[misc, name-defined]
+            pass
+
+        class Twice(library.losses.Loss):  # type: ignore[misc, name-defined]
+            def call(self, y_true: Any, y_pred: Any) -> Any:
+                return 2 * (y_true - y_pred) ** 2
+
+        return {"Slower": Slower, "Twice": Twice}
+
+    old = own(tf_keras)
+    model = of_keras_2(
+        tf_keras.layers.Dense(1, input_shape=(6,)), optimizer=old["Slower"](0.01), loss=old["Twice"]()
+    )
+    done = continued(tmp_path / "a.h5", model, tmp_path / "b.keras", custom_objects=own(keras))
+    assert (done.slots, done.proof.verdict) == (4, "exact")
+
+
+@pytest.mark.parametrize("name", ["a.keras", "a_saved_model"])
+def test_a_fixed_loss_scale(name: str, tmp_path: Path) -> None:
+    inner = tf_keras.optimizers.Adam(0.01)
+    scaled = tf_keras.mixed_precision.LossScaleOptimizer(inner, dynamic=False, initial_scale=64)
+    model = of_keras_2(tf_keras.layers.Dense(1, input_shape=(6,)), optimizer=scaled)
+    model.save(tmp_path / name)
+    done = resume.convert(tmp_path / name, tmp_path / "b.keras")
+    assert done.made["optimizer/loss_scale/dynamic_scale"] == "64, from the settings: the scale was fixed"
+    assert any(d.startswith("a fixed loss scale") for d in done.differences)
+
+
+def test_metrics_of_a_trained_model_keep_their_names(tmp_path: Path) -> None:
+    """Keras 2 writes `one_mae` for the metric `mae` of the output `one`."""
+    inputs = tf_keras.Input((6,))
+    ends = [tf_keras.layers.Dense(1, name=name)(inputs) for name in ("one", "two")]
+    model = tf_keras.Model(inputs, ends)
+    model.compile("adam", "mse", metrics={"one": ["mae"]})
+    model.train_on_batch(X, [X[:, :1]] * 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save(tmp_path / "a.h5")
+    resume.convert(tmp_path / "a.h5", tmp_path / "b.keras")
+    moved, _ = resume.load(tmp_path / "b.keras")
+    assert "one_mae" in moved.evaluate(X, [X[:, :1]] * 2, verbose=0, return_dict=True)
+
+
+def test_a_model_that_is_given_holds_and_what_differs_is_said(tmp_path: Path) -> None:
+    source = save(trained(optimizer=keras.optimizers.Adam(beta_1=0.8)), tmp_path / "a.keras")
+    done = resume.convert(source, tmp_path / "b.keras", model=classifier())
+    assert done.differences == ("optimizer.beta_1: 0.8 in the source, 0.9 in the model given, which holds",)
+    with pytest.raises(UsageError, match="model: str is no model of Keras"):
+        resume.convert(source, tmp_path / "c.keras", model="mine")
+
+
 # ---- within one generation ----
 
 

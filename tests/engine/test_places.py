@@ -14,6 +14,7 @@ from small import classifier
 
 import resume
 from resume.engine import live, places
+from resume.errors import ContinuityError
 from resume.state import Arrays, TrainState
 
 
@@ -77,3 +78,89 @@ def test_a_place_that_the_model_lacks_is_left_out() -> None:
     model = classifier()
     assert places.of(model, state("keras", {"model/x": "layers/nowhere/vars/0"}, "keras")) == {}
     assert places.of(model, state("savedmodel", {"model/x": "layer_with_weights-9/kernel"}, "keras")) == {}
+
+
+def by_attributes(library: Any) -> Any:
+    class Net(library.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.b, self.a = library.layers.Dense(3), library.layers.Dense(3)
+
+        def call(self, x: Any) -> Any:
+            return self.b(self.a(x))
+
+    model = Net()
+    model(np.ones((2, 3), "float32"))
+    model.compile("adam", "mean_squared_error")
+    return model
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_subclassed_model_of_keras_2_moves_in_two_steps(tmp_path: Path) -> None:
+    model = by_attributes(tf_keras)
+    model.train_on_batch(np.ones((2, 3), "float32"), np.ones((2, 3), "float32"))
+    model.save(tmp_path / "a.keras")
+    named = {"custom_objects": {"Net": type(model)}}
+    with pytest.raises(ContinuityError) as refused:
+        resume.convert(tmp_path / "a.keras", tmp_path / "b.keras", model=by_attributes(keras), **named)
+    assert str(refused.value) == (
+        f"{tmp_path}/a.keras: the layers of a subclassed model have no names in this kind of file of Keras 2, and"
+        " Keras 3 looks for them elsewhere (layers/dense/vars/0 is nowhere in the model given).\n"
+        "Move it in two steps: with the model in tf_keras to a checkpoint of ours, which has names, and that one:\n"
+        f"  python -m resume convert {tmp_path}/a.keras STEP --keras 2 --model MODULE:FUNCTION_IN_TF_KERAS\n"
+        "  python -m resume convert STEP TARGET.keras --model MODULE:FUNCTION_IN_KERAS_3"
+    )
+    step, moved = tmp_path / "step", by_attributes(keras)
+    resume.convert(tmp_path / "a.keras", step, model=by_attributes(tf_keras), flavour="tf_keras", **named)
+    assert resume.convert(step, tmp_path / "b.keras", model=moved, **named).proof.verdict == "exact"
+    x = np.linspace(-1, 1, 6, dtype="float32").reshape(2, 3)
+    assert np.allclose(np.asarray(moved(x)), np.asarray(model(x)), atol=1e-6)
+    assert np.array_equal(moved.b.kernel.numpy(), model.b.kernel.numpy())
+
+
+class Box(keras.layers.Layer):  # type: ignore[misc]
+    """Variables and layers in containers of any depth, and a variable under a name of its own."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        dense = keras.layers.Dense
+        self.mine = {"x": dense(3), "y": [dense(3), dense(3)]}
+        self.listed = [dense(3), [dense(3)]]
+
+    def build(self, shape: Any) -> None:
+        for layer in (self.mine["x"], *self.mine["y"], self.listed[0], *self.listed[1]):
+            layer.build(shape)
+        self.held = {"a": self.add_weight(shape=(3,), name="w"), "b": [self.add_weight(shape=(3,), name="w")]}
+        self.built = True
+
+    def save_own_variables(self, store: Any) -> None:
+        store["first"], store["second"] = self.held["a"], self.held["b"][0]
+
+    def load_own_variables(self, store: Any) -> None:
+        raise AssertionError("the arrays are assigned by us")
+
+    def call(self, x: Any) -> Any:
+        x = self.mine["x"](x) * self.held["a"] + self.held["b"][0]
+        for layer in (*self.mine["y"], self.listed[0], *self.listed[1]):
+            x = layer(x)
+        return x
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_variables_in_containers_and_under_names_of_their_own(tmp_path: Path) -> None:
+    def build() -> Any:
+        model = keras.Sequential([keras.Input((3,)), Box(name="box"), keras.layers.Dense(3)])
+        model.compile("adam", "mean_squared_error")
+        model.train_on_batch(np.ones((2, 3), "float32"), np.ones((2, 3), "float32"))
+        return model
+
+    model, x = build(), np.linspace(-1, 1, 6, dtype="float32").reshape(2, 3)
+    model.save(tmp_path / "a.keras")
+    loaded, proof = resume.load(tmp_path / "a.keras", custom_objects={"Box": Box})
+    assert (proof.verdict, proof.findings) == ("exact", ())
+    assert np.array_equal(np.asarray(loaded(x)), np.asarray(model(x)))
+    model.save_weights(tmp_path / "a.weights.h5")
+    other = build()
+    proof = resume.load(tmp_path / "a.weights.h5", model=other)[1]
+    assert (proof.verdict, proof.findings) == ("exact", ())
+    assert np.array_equal(np.asarray(other(x)), np.asarray(model(x)))

@@ -85,6 +85,33 @@ def test_other_settings_are_found(source: Path, tmp_path: Path, monkeypatch: pyt
     assert not (tmp_path / "b.h5").exists()
 
 
+def test_what_cannot_be_loaded_again_is_not_kept(tmp_path: Path) -> None:
+    """Keras writes such .h5 files, and reads none of them; neither would anybody have noticed."""
+    inputs = keras.Input((6,))
+    hidden = keras.layers.Dense(3)(inputs)
+    for name, outputs, message in (
+        ("sliced", hidden[:, 0], r"the graph has operations \(GetItem\).*write a \.keras file"),
+        (
+            "doubled",
+            hidden * 2.0,
+            r"could not be loaded again, so it was not kept.*A \.keras file may hold it",
+        ),
+    ):
+        model = keras.Model(inputs, outputs)
+        model.compile("sgd", keras.losses.MeanSquaredError())
+        path = save(model, tmp_path / f"{name}.keras")
+        with pytest.raises(UsageError, match=message):
+            resume.convert(path, tmp_path / f"{name}.h5")
+        assert not (tmp_path / f"{name}.h5").exists()
+        resume.convert(path, tmp_path / f"{name}_again.keras")
+
+
+@pytest.mark.parametrize("where", ["a.keras/b.keras", "/proc/b.keras"])
+def test_where_nothing_can_be_written(source: Path, tmp_path: Path, where: str) -> None:
+    with pytest.raises(UsageError, match=r"b\.keras: cannot be written: "):
+        resume.convert(source, tmp_path / where)
+
+
 def test_adafactor_is_refused_by_h5(tmp_path: Path) -> None:
     model = classifier(optimizer="adafactor")
     model.fit(X, Y, verbose=0)

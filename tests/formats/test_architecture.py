@@ -71,6 +71,9 @@ RIGHT = {
     "arguments by name": model(begin(), called("b", {"x": ["in", 0, 0, {}], "y": ["in", 0, 0, {}]})),
     "strings and numbers in a list": model(begin(), called("b", ["in", 0, 0, {"s": ["no", 1, 2]}])),
     "a model has a call of its own": nested(1),
+    "but not in an .h5 of Keras 3": model(
+        begin(), {**model(begin(), dense("i", "in"), name="inner", end="i"), "name": "inner",
+                  "inbound_nodes": [{"args": [tensor("in")], "kwargs": {}}]}, modern("b", tensor("inner"))),
     "Sequential as a list": {"class_name": "Sequential", "config": [{"class_name": "Dense", "config": {"units": 2}}]},
     "masking by NaN": {"class_name": "Masking", "config": {"name": "m", "mask_value": float("nan")}},
     "no upper bound": {"class_name": "ReLU", "config": {"name": "r", "max_value": float("inf")}},

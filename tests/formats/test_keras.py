@@ -233,3 +233,29 @@ def test_holds_goes_by_content(runs: dict[str, Any], tmp_path: Path) -> None:
     _rewrite(other, {"a.txt": b"a"})
     assert not keras.holds(other)
     assert not keras.holds(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_an_optimizer_of_keras_2_that_the_settings_only_name(tmp_path: Path, name: str) -> None:
+    import tf_keras
+
+    import resume
+
+    model = tf_keras.Sequential([tf_keras.Input((3,)), tf_keras.layers.Dense(2)])
+    model.compile(name, "mse")
+    model.train_on_batch(np.ones((2, 3), "float32"), np.ones((2, 2), "float32"))
+    model.save(tmp_path / "a.keras")
+    state = keras.read(tmp_path / "a.keras")
+    assert state.unheld == ("optimizer/learning_rate",)
+    assert state.notes == (
+        "the optimizer's settings are its name alone in this file: what its learning rate was is not there, and it "
+        "starts with the rate that is its class's own",
+    )
+    loaded, proof = resume.load(tmp_path / "a.keras")
+    assert [str(f) for f in proof.findings] == [
+        "optimizer/learning_rate: not in the source, started fresh: None -> float32[]"
+    ]
+    assert proof.verdict == "partial"
+    assert float(loaded.optimizer.learning_rate) == float(model.optimizer.learning_rate)
+    assert int(loaded.optimizer.iterations) == 1

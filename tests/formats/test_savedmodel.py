@@ -195,3 +195,42 @@ def test_tensorflow_is_not_needed(python: Callable[..., subprocess.Popen[str]]) 
     iterations, modules = json.loads(process.communicate(timeout=60)[0])
     assert iterations == 7
     assert not {"tensorflow", "keras", "tf_keras", "google.protobuf"} & set(modules)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_vocabularies_are_in_one_copy_of_the_settings_only(tmp_path: Path) -> None:
+    import tf_keras
+
+    import resume
+
+    def saved(name: str, **config: Any) -> Any:
+        layers = tf_keras.layers
+        inputs, again = tf_keras.Input((2,), dtype="string"), tf_keras.Input((2,), dtype="string")
+        layer = layers.StringLookup(**config)
+        if "vocabulary" not in config:
+            layer.adapt(np.array([["a", "b"]]))
+        hidden = tf_keras.Model(inputs, layer(inputs), name="inner")(again)
+        model = tf_keras.Model(again, layers.Dense(2)(layers.Flatten()(layers.Embedding(5, 2)(hidden))))
+        model.compile(tf_keras.optimizers.SGD(0.1), "mse")
+        model.train_on_batch(np.array([["a", "b"]]), np.ones((1, 2), "float32"))
+        model.save(tmp_path / name, save_format="tf")
+        return model
+
+    model, words = saved("given", vocabulary=["b", "a"]), np.array([["a", "x"]])
+    loaded, proof = resume.load(tmp_path / "given")
+    assert (proof.verdict, proof.findings) == ("exact", ())
+    assert np.array_equal(np.asarray(loaded(words)), np.asarray(model(words)))
+    assert resume.convert(tmp_path / "given", tmp_path / "moved.keras").proof.verdict == "exact"
+    saved("adapted")
+    with pytest.raises(
+        SourceError, match=r"/inner/string_lookup_?\d*: the vocabulary of this StringLookup is not in"
+    ):
+        resume.load(tmp_path / "adapted")
+
+
+def test_settings_that_differ_elsewhere_are_damaged() -> None:
+    one = {"vocabulary": None, "has_input_vocabulary": True, "max_tokens": 4}
+    other = {"vocabulary": ["a"], "max_tokens": 4}
+    assert savedmodel._bare([one]) == savedmodel._bare([other])
+    assert savedmodel._bare([one]) != savedmodel._bare([{**other, "max_tokens": 5}])
+    assert savedmodel._with_vocabularies([one], [other]) == [other]

@@ -60,3 +60,21 @@ def test_other_hdf5_files(tmp_path: Path) -> None:
         file["images/train"] = np.zeros((2,))
     with opened(path) as file:
         assert not stores.are_in(Tree(file, path))
+
+
+def test_variables_that_have_names(tmp_path: Path) -> None:
+    found = _read(
+        tmp_path / "a.h5", "layers/lookup/vars/idf_weights", "layers/own/vars/0", "layers/own/vars/mine"
+    )
+    assert found.sizes == {"layers/dense": 0, "layers/lookup": 0, "layers/own": 1}
+    assert found.named == {"layers/lookup": ("idf_weights",), "layers/own": ("mine",)}
+    assert found.named_of_model(old=True) == found.named
+    assert found.spec("layers/own/vars/mine").shape == (3,)
+
+
+@pytest.mark.parametrize(
+    "address", ["optimizer/vars/mine", "layers/own/vars/1", "layers/own/vars/not a name"]
+)
+def test_neither_names_nor_numbers(tmp_path: Path, address: str) -> None:
+    with pytest.raises(SourceError, match="which is not 0, 1, 2, "):
+        _read(tmp_path / "a.h5", address)

@@ -95,9 +95,20 @@ def test_a_loss(given: Any, found: Any) -> None:
     assert compiled(loss=given)["loss"] == found
 
 
+def test_the_reduction_of_a_loss_of_ones_own() -> None:
+    """Keras 3 has no `auto`; a loss that has no reduction gets none."""
+    given = {"class_name": "Mine", "config": {"reduction": "auto", "name": "mine", "w": 2}}
+    assert compiled(loss=given)["loss"]["config"] == {
+        "reduction": "sum_over_batch_size",
+        "name": "mine",
+        "w": 2,
+    }
+    assert compiled(loss={"class_name": "Mine", "config": {"w": 2}})["loss"]["config"] == {"w": 2}
+
+
 def test_a_loss_of_ones_own_under_kerass_name() -> None:
     assert compiled(("out",), ["mse"], loss="mse")["loss"] == named("mse")
-    item = {"class_name": "Huber", "config": {"reduction": "auto"}}
+    item = {"class_name": "Huber", "config": {"reduction": "sum", "delta": 2.0}}
     found = compiled(("out",), ["Huber"], loss=item)["loss"]
     assert found == {**item, "module": None, "registered_name": "Huber"}
 

@@ -172,7 +172,7 @@ def test_messages(make_state: Callable[..., TrainState]) -> None:
     with pytest.raises(UsageError) as caught:
         trust.demand(two, CONFIGURED)
     assert str(caught.value) == (
-        f"{Path()}: needs custom objects that the configuration does not name. Add:\n"
+        f"{Path()}: needs custom objects that the configuration does not name. Add (in Python: to custom_objects):\n"
         "  '+custom_objects.A=YOUR.MODULE.A'\n  '+custom_objects.B=YOUR.MODULE.B'"
     )
     with pytest.raises(UsageError, match="trust=none allows none: A, mine>B"):

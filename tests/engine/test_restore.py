@@ -1,0 +1,74 @@
+"""What a restore has to do beside assigning variables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tf_keras
+from small import save
+
+import resume
+from resume.errors import SourceError
+
+X = np.random.default_rng(0).normal(5, 3, (32, 3)).astype("float32")
+
+
+def adapted(library: Any) -> Any:
+    normal = library.layers.Normalization()
+    normal.adapt(X)
+    inputs = library.Input((3,))
+    model = library.Model(inputs, library.layers.Dense(1)(normal(inputs)))
+    model.compile("sgd", library.losses.MeanSquaredError())
+    model.train_on_batch(X, X[:, :1])
+    return model
+
+
+@pytest.mark.parametrize("name", ["a.keras", "a.h5"])
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+def test_normalization_computes_with_what_was_restored(name: str, tmp_path: Path) -> None:
+    """It keeps constants made of its mean and variance, and computes with those."""
+    for library in (keras, tf_keras) if name == "a.h5" else (keras,):
+        model = adapted(library)
+        path = save(model, tmp_path / f"{library.__name__}_{name}")
+        loaded, proof = resume.load(path)
+        assert proof.verdict == "exact"
+        np.testing.assert_array_equal(np.array(loaded(X)), np.array(model(X)))
+
+
+def test_a_weights_file_of_keras_2_holds_no_learning_rate(tmp_path: Path) -> None:
+    """Keras 2 keeps it in the settings: it is the given model's, and that is said."""
+
+    def model() -> Any:
+        made = tf_keras.Sequential([tf_keras.layers.Dense(1, input_shape=(3,))])
+        made.compile(tf_keras.optimizers.Adam(0.25), "mse")
+        return made
+
+    trained = model()
+    trained.train_on_batch(X, X[:, :1])
+    trained.save_weights(tmp_path / "a.weights.h5", save_format="h5")
+    written = tf_keras.src.saving.saving_lib  # the newer kind of weights file
+    written.save_weights_only(trained, tmp_path / "b.weights.h5")
+    _, proof = resume.load(tmp_path / "b.weights.h5", model=model())
+    assert proof.verdict == "partial"
+    assert [f.name for f in proof.findings] == ["optimizer/learning_rate"]
+    assert proof.iterations_restored == 1
+
+
+def test_a_rate_of_zero_in_a_file_without_settings(tmp_path: Path) -> None:
+    def model() -> keras.Model:
+        made = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        made.compile("adam", keras.losses.MeanSquaredError())
+        return made
+
+    trained = model()
+    trained.train_on_batch(X, X[:, :1])
+    trained.optimizer.learning_rate = 0.0
+    trained.save_weights(tmp_path / "a.weights.h5")
+    with pytest.raises(SourceError, match="learning_rate: is 0: no step would change anything"):
+        resume.load(tmp_path / "a.weights.h5", model=model())
+    accepted = ["optimizer/learning_rate"]
+    assert resume.load(tmp_path / "a.weights.h5", model=model(), accept=accepted)[1].verdict == "exact"

@@ -14,12 +14,16 @@ from resume.errors import ResumeError
 
 _COMMANDS = {
     "train": "train a run, or continue it: the same command after every kill",
+    "drill": "rehearse a run: kill it on purpose, and say what does not come back",
     "list": "the checkpoints of a run",
     "inspect": "what a checkpoint or a model file holds",
     "diff": "where two of them differ: settings, position, every array",
     "convert": "write a source in another format, a model of Keras 2 as Keras 3",
     "verify": "re-read every digest of a checkpoint, or of a run and its lineage",
+    "doctor": "what this machine and a configuration can promise, before a run relies on it",
+    "render": "a job file for Slurm or Kubernetes that starts this run as often as it takes",
 }
+_HYDRA = ("train", "drill", "doctor", "render")  # commands that take overrides
 _PATHS = ("ckpt", "run_dir")
 
 
@@ -36,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         command = importlib.import_module(f"resume.commands.{word}")
         sweeps = not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(rest)
-        code = command.run([shielded(a, sweeps=sweeps) for a in rest] if word == "train" else rest)
+        code = command.run([shielded(a, sweeps=sweeps) for a in rest] if word in _HYDRA else rest)
         sys.stdout.flush()  # here, where a reader that has gone away can still be told from an error
         raise SystemExit(code)
     except ResumeError as error:

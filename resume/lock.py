@@ -27,6 +27,7 @@ from resume.errors import RunInUseError
 _OWNER, _HEARTBEAT = "owner.json", "heartbeat.json"
 _BEAT = 5.0  # seconds between heartbeats
 _LOOK = 0.5  # seconds between looks while waiting
+_AJAR = 10.0  # seconds to wait for others at the door, which takes them milliseconds
 
 
 @dataclass
@@ -77,7 +78,8 @@ def _acquire(
 ) -> None:
     give_up = time.monotonic() + wait
     while True:
-        with _door(claim.run):
+        # A process that was stopped at the door keeps it shut: that must not make this one wait for ever.
+        with contextlib.suppress(filelock.Timeout), _door(claim.run, timeout=max(wait, _AJAR)):
             if _may_have(lock, claim.run, stale=stale):
                 _sign(claim, job, locked=lock.is_locked)
                 return
@@ -89,10 +91,10 @@ def _acquire(
         time.sleep(min(_LOOK, max(give_up - time.monotonic(), 0.01)))
 
 
-def _door(run: Path) -> filelock.BaseFileLock:
+def _door(run: Path, *, timeout: float = -1) -> filelock.BaseFileLock:
     """One process at a time decides who holds the run, or publishes in it. Never deleted, as the lock itself never is:
     who waits on a deleted file would hold a lock that nobody else sees."""
-    return filelock.FileLock(run / "lock.door")
+    return filelock.FileLock(run / "lock.door", timeout=timeout)
 
 
 def _may_have(lock: filelock.BaseFileLock, run: Path, *, stale: float) -> bool:

@@ -54,6 +54,12 @@ class Notice:
         return f"{self.cause.reason} ({self.signal.name if self.signal is not None else 'a notice of the cloud'})"
 
 
+def _say(line: str) -> None:
+    """A line in one piece, at once: two threads speak, and one of them may be about to leave."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 current: Watch | None = None  # of this process: signals belong to a process
 
 
@@ -61,7 +67,7 @@ class Watch:
     """Signals of one process. Use as a context in the main thread; elsewhere it hears nothing."""
 
     def __init__(
-        self, cluster: Cluster, *, say: Callable[[str], None] = print, leave: Callable[[int], Any] = os._exit
+        self, cluster: Cluster, *, say: Callable[[str], None] = _say, leave: Callable[[int], Any] = os._exit
     ) -> None:
         self.cluster, self.say, self._exit = cluster, say, leave
         self.phase = STARTING

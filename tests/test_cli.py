@@ -34,11 +34,14 @@ def test_help(word: str, capsys: Captured) -> None:
     assert out.startswith("usage: python -m resume COMMAND [arguments]")
     assert [line.split()[0] for line in out.splitlines()[2:]] == [
         "train",
+        "drill",
         "list",
         "inspect",
         "diff",
         "convert",
         "verify",
+        "doctor",
+        "render",
     ]
     assert err == ""
 

@@ -111,7 +111,12 @@ class Attempt:
             self.named.values(),
             model=self.model,
             hooks=Hooks(
-                self._began, self._epoch_begun, self._step_done, self._epoch_done, self._validation_step_done
+                self._began,
+                self._fit_begun,
+                self._epoch_begun,
+                self._step_done,
+                self._epoch_done,
+                self._validation_step_done,
             ),
             epochs=self.job.epochs,
             steps=self.order.steps(self.epoch),
@@ -211,6 +216,7 @@ class Attempt:
         saved = self._section("callbacks", None)
         if saved is not None:
             memory.restore(self.named, saved)
+            run_callbacks.realign_boards(self.named.values())
             for line in memory.differences(self.named, saved):
                 self.job.say(f"  {line}")
         generators = self._section("rng", None)
@@ -219,6 +225,11 @@ class Attempt:
         if self.rate is not None:
             self.model.optimizer.learning_rate = self.rate
         self.model.stop_training = self.stopped
+
+    def _fit_begun(self) -> None:
+        """tf_keras counts the batches of one `fit`, which is one epoch here; TensorBoard takes them for the run's."""
+        if self.born == flavour.TF_KERAS:
+            self.model._train_counter.assign(self.step)
 
     # -- epochs --------------------------------------------------------------------------------------------------
 

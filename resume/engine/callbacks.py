@@ -24,6 +24,7 @@ class Hooks:
     """What the loop does at the run's moments, after all callbacks."""
 
     began: Callable[[], None]
+    fit_begun: Callable[[], None]
     epoch_begun: Callable[[], None]
     step_done: Callable[[int, Mapping[str, Any] | None], None]  # batches of this epoch applied, logs
     epoch_done: Callable[[int, Mapping[str, Any]], None]  # epochs completed, logs
@@ -67,6 +68,7 @@ class RunCallbacks:
         return super()
 
     def on_train_begin(self, logs: Any = None) -> None:
+        self._hooks.fit_begun()
         if not self._training:
             self._training = True
             self._all().on_train_begin(logs)
@@ -157,6 +159,18 @@ def continue_files(callbacks: Iterable[Any]) -> None:
             callback.append = True
         if _is_tensorboard(callback):
             callback.write_graph = False  # it is in the log already, at step 0
+
+
+def realign_boards(callbacks: Iterable[Any]) -> None:
+    """Keras 3's TensorBoard records by the batch count at which its writer was pushed: push it at the restored one."""
+    for callback in callbacks:
+        if (
+            _is_tensorboard(callback)
+            and flavour.of(callback) == flavour.KERAS
+            and callback.update_freq != "epoch"
+        ):
+            callback._pop_writer()
+            callback._push_writer(callback._train_writer, callback._global_train_batch)
 
 
 def _is_tensorboard(callback: Any) -> bool:

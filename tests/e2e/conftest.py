@@ -31,3 +31,14 @@ def batch() -> Batch:
         return [Done(**result) for result in json.loads(done.stdout.splitlines()[-1])]
 
     return run
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What needs a Slurm and did not get one is not green: it is said where nobody overlooks it."""
+    skipped = [r for r in terminalreporter.stats.get("skipped", []) if "slurm" in r.keywords]
+    if skipped:
+        reason = (
+            skipped[0].longrepr[2] if isinstance(skipped[0].longrepr, tuple) else str(skipped[0].longrepr)
+        )
+        terminalreporter.write_sep("!", f"{len(skipped)} SLURM TESTS DID NOT RUN", red=True, bold=True)
+        terminalreporter.write_line(reason.removeprefix("Skipped: "), red=True)

@@ -171,10 +171,13 @@ def _let_go_in_children(lock: filelock.BaseFileLock) -> list[int]:
     """
     held = getattr(getattr(lock, "_context", None), "lock_file_fd", None)
     inherited = [held] if isinstance(held, int) else []
+    opened = [os.fstat(descriptor) for descriptor in inherited]
 
     def close() -> None:
-        for descriptor in inherited:
-            os.close(descriptor)
+        for descriptor, file in zip(inherited, opened, strict=False):
+            with contextlib.suppress(OSError):  # newer versions of filelock have closed it already
+                if os.path.samestat(os.fstat(descriptor), file):
+                    os.close(descriptor)
 
     os.register_at_fork(after_in_child=close)
     return inherited

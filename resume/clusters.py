@@ -182,6 +182,6 @@ def requeue(job: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     said = done.stderr.strip() or done.stdout.strip()
-    if done.returncode == 0 or "pending" in said:  # requeued already: by Slurm, a person, or an earlier handler
+    if done.returncode == 0 or "pending" in said:  # by Slurm itself, by a person, by an earlier handler
         return None
     return said.splitlines()[0] if said else f"exit {done.returncode}"

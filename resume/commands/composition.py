@@ -16,6 +16,7 @@ from resume.commands import train
 from resume.errors import UsageError
 from resume.settings import Settings, config_dir, unknown_key, validate
 
+_SILENT = ("hydra/job_logging=none", "hydra/hydra_logging=none")  # they log to stdout, where the answer goes
 _SWEEPS = ("-m", "--multirun", "hydra.mode=MULTIRUN")
 
 
@@ -27,7 +28,7 @@ def settings(overrides: Sequence[str]) -> Settings | None:
     if not set(_SWEEPS).isdisjoint(overrides):
         raise UsageError("this looks at one configuration, no sweep: leave out -m.")
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise to us, do not print and exit with 1
-    sys.argv = [sys.argv[0], *train.completed(overrides)]
+    sys.argv = [sys.argv[0], *train.completed(overrides), *_SILENT]
     found: list[Settings] = []
 
     def task(cfg: DictConfig) -> None:

@@ -209,11 +209,15 @@ class Watch:
             return True
         return time.monotonic() + needed(self.longest_save) < self.notice.deadline
 
+    def told(self) -> Notice:
+        """The notice, once the cluster has told its cause, or has had the time to."""
+        self._told.wait(_TELLING)
+        assert self.notice is not None
+        return self.notice
+
     def hand_over(self) -> int:
         """The earlier handler's turn, then the cluster's part. Returns the exit code; does not return from parking."""
-        self._told.wait(_TELLING)
-        notice = self.notice
-        assert notice is not None
+        notice = self.told()
         earlier = self._earlier.get(notice.signal) if notice.signal is not None else None
         if notice.signal is not None and callable(earlier) and earlier is not signal.default_int_handler:
             self._their_turn(earlier, notice.signal)

@@ -121,7 +121,7 @@ _AT_LEAST = {
     "cluster.exit_code": 1,
     "cluster.grace": 0,
     "cluster.wait": 0,
-    "cluster.stale": 1,
+    "cluster.stale": 15,  # three heartbeats
     "cluster.fruitless": 1,
 }
 _ONE_OF: dict[str, tuple[Any, ...]] = {

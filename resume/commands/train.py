@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from resume import clusters, lineage, preempt
+from resume import clusters, lineage, preempt, signalpath
 from resume.commands import quiet
 from resume.errors import EXIT_COMPLETED, ResumeError, UsageError
 from resume.preempt import Watch
@@ -91,6 +91,8 @@ def task(cfg: DictConfig) -> None:
 def _trained(settings: Settings, *, record: str) -> None:
     """Under the watch of this process, or under one of its own where a launcher called the task."""
     cluster = clusters.of(settings.cluster)
+    if obstacle := signalpath.obstacle(cluster.kind):
+        print(f"warning: {obstacle}", file=sys.stderr)
     with preempt.watching(cluster) as watch:
         preempt.obeyed(watch, lambda: train(settings, record=record, watch=watch))
 

@@ -332,7 +332,7 @@ class Attempt:
     def _leave_if_told(self) -> None:
         if self.watch.notice is not None:
             self.watch.phase = preempt.LEAVING
-            raise Preempted(str(self.watch.notice))
+            raise Preempted(str(self.watch.told()))
 
     def _epoch_done(self, epochs: int, logs: Mapping[str, Any]) -> None:
         self.stopped = bool(self.model.stop_training)

@@ -145,6 +145,14 @@ def retire(checkpoint: Checkpoint) -> None:
     shutil.rmtree(hidden, ignore_errors=True)
 
 
+def being_written(run: Path) -> bool:
+    """Whether a checkpoint is half written right now; a look from outside, which may come a moment late."""
+    with contextlib.suppress(FileNotFoundError):
+        begun = [p for p in (run / "checkpoints").iterdir() if p.name.startswith(_UNFINISHED)]
+        return any(any(path.iterdir()) for path in begun)
+    return False  # nothing was begun yet, or it was published between the two looks
+
+
 def sweep(run: Path) -> None:
     """Remove what killed attempts left behind. Only for the holder of the lock."""
     folder = run / "checkpoints"

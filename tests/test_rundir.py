@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -284,6 +286,28 @@ def test_sigkill_at_any_moment_leaves_every_listed_checkpoint_whole(tmp_path: Pa
     rundir.sweep(tmp_path)
     assert not [p for p in (tmp_path / "checkpoints").iterdir() if p.name.startswith(".")]
     assert rundir.read(tmp_path).arrays["model/4"][0] == newest[-1] + 4
+
+
+def test_a_look_from_outside_never_trips_over_a_publication(tmp_path: Path) -> None:
+    assert not rundir.being_written(tmp_path)
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    done = threading.Event()
+
+    def publish_on() -> None:
+        for step in range(3_000):
+            begun = folder / f".unfinished-{step}"
+            begun.mkdir()
+            (begun / "state.safetensors").touch()
+            begun.rename(folder / f"step-{step:08d}")
+            shutil.rmtree(folder / f"step-{step:08d}")
+        done.set()
+
+    threading.Thread(target=publish_on).start()
+    seen = set()
+    while not done.is_set():
+        seen.add(rundir.being_written(tmp_path))
+    assert seen == {True, False}
 
 
 FULL = """

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from resume import rundir
+
 _LOOK = 0.002  # seconds between two looks
 
 
@@ -46,7 +48,7 @@ class Reached:
             self.steps += self.last == "step"
 
     def saving(self) -> bool:
-        return any(self.run.glob("checkpoints/.unfinished-*/*"))
+        return rundir.being_written(self.run)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ sys.path.insert(0, str(HERE))
 
 import processes  # noqa: E402
 
+from resume import rundir  # noqa: E402
+
 ANY_NUMBER = ["cluster.fruitless=null"]  # of attempts that are killed before they publish anything
 EXPERIMENTS = sorted(path.stem for path in (HERE / "conf" / "experiment").glob("*.yaml"))
 
@@ -74,7 +76,7 @@ def moments(run: Path, seconds: float, *, kills: int, rng: random.Random) -> lis
     published = rng.randrange(1, 9)
     aimed: list[Callable[[], bool]] = [
         lambda: published_in(run) >= published,
-        _nth(lambda: any(run.glob("checkpoints/.unfinished-*/*")), rng.randrange(4)),
+        _nth(lambda: rundir.being_written(run), rng.randrange(4)),
         _nth((run / "validating").exists, rng.randrange(3)),
     ]
     found: list[dict[str, Any]] = [{"kill_when": test} for test in aimed[:kills]]
@@ -105,7 +107,7 @@ def _nth(test: Callable[[], bool], skip: int) -> Callable[[], bool]:
 
 def differences(whole: Path, broken: Path) -> dict[str, Any]:
     """What differs between the two runs' ends; empty lists for a continuation that is bit for bit the unbroken run."""
-    from resume import lineage, rundir
+    from resume import lineage
 
     a, b = rundir.read(whole), rundir.read(broken)
     names = a.specs.keys() | b.specs.keys()

@@ -40,6 +40,21 @@ def attempt(
     pid = os.fork()
     if pid == 0:
         child(lambda: command(["train", "--config-dir", str(HERE / "conf"), *arguments]), log)
+    try:
+        return _ended(pid, started, kill_after, kill_when, kill)
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)  # nothing of ours outlives a test that failed
+        os.waitpid(pid, 0)
+        raise
+
+
+def _ended(
+    pid: int,
+    started: float,
+    kill_after: float | None,
+    kill_when: Callable[[], bool] | None,
+    kill: signal.Signals,
+) -> int:
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 import resume
 from resume.state import Arrays, OptimizerInfo, TrainState
+from tests.buckets import Server
 
 
 @pytest.fixture
@@ -57,3 +59,29 @@ def python() -> Callable[..., subprocess.Popen[str]]:
         )
 
     return start
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[Server]:
+    server = Server()
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def keeping(tmp_path: Path) -> Iterator[Server]:
+    """A server that keeps its objects when it is killed."""
+    (tmp_path / "kept").mkdir()
+    server = Server(tmp_path / "kept")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(params=["moto", "keeping"])
+def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a new bucket, on either server."""
+    server: Server = request.getfixturevalue(request.param)
+    server.known(monkeypatch)
+    return server.make(f"bucket-{uuid.uuid4().hex}")

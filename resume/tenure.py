@@ -1,0 +1,160 @@
+"""Who may write to a remote run: as good as an object store allows, which has no locks.
+
+Each attempt takes the next number, `tenure/00000003`, an object that is created and never overwritten by others: two
+that start at once cannot both have it where the store knows conditional writes (If-None-Match: S3, GCS, MinIO). The
+highest number is the run's writer. It repeats its object as a heartbeat, and asks for the highest number before each
+manifest: a process that wakes up after its successor began uploads nothing more.
+
+Best effort, and this is what is missing: between that question and the manifest a successor may come. Both then have
+written, each whole files under their content's names; the next attempt finds what is whole, and takes the newest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from resume.errors import RunInUseError
+from resume.objects import Objects
+
+_FOLDER = "tenure"
+_BEATS = 3  # heartbeats in the time after which a holder counts as gone; each is a request that costs
+_LOOK = 5.0  # seconds between looks while waiting
+
+
+@dataclass
+class Tenure:
+    """The right to write to a remote run, until somebody takes the next number."""
+
+    objects: Objects
+    facts: Mapping[str, Any]
+    number: int = 0
+    _ended: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def name(self) -> str:
+        return _named(self.number)
+
+    def demand(self) -> None:
+        """Raises RunInUseError where another process has taken the run over."""
+        newest = _newest(self.objects)
+        if newest < self.number:  # a server that was started anew, and empty
+            self.objects.create(self.name, json.dumps(self.facts).encode())
+            newest = self.number
+        facts = _facts(self.objects, newest)
+        if facts.get("token") != self.facts["token"]:
+            raise RunInUseError(
+                f"{self.objects.url}: taken over by another process ({_who(facts)}). This one uploads nothing more; "
+                "what it has published here on this machine stays as it is."
+            )
+
+    def _say(self, **more: Any) -> None:
+        self.objects.write(self.name, json.dumps({**self.facts, **more}).encode())
+
+    def _beat(self, seconds: float) -> None:
+        while not self._ended.wait(seconds):
+            with contextlib.suppress(OSError):  # a server that is away is the uploads' to speak of
+                self._say()
+
+
+@contextlib.contextmanager
+def held(
+    objects: Objects, *, tier: Path, wait: float = 0.0, stale: float = 60.0, job: str | None = None
+) -> Iterator[Tenure]:
+    """Be the writer of a remote run. For the holder of the local tier's lock, at `tier`.
+
+    Raises RunInUseError, naming the holder, where a process that lives has it after `wait` seconds. One that has not
+    been heard of for `stale` seconds counts as gone, and so does one that wrote from this very local tier: its lock
+    is ours by now.
+    """
+    tenure = Tenure(objects, _own_facts(tier, job))
+    _take(tenure, wait=wait, stale=stale)
+    beats = threading.Thread(target=tenure._beat, args=(stale / _BEATS,), name="resume-tenure", daemon=True)
+    beats.start()
+    try:
+        yield tenure
+    finally:
+        tenure._ended.set()
+        beats.join(_LOOK)  # the last word must be ours
+        with contextlib.suppress(OSError):  # else the next one waits until this counts as gone
+            tenure._say(ended=True)
+
+
+def _own_facts(tier: Path, job: str | None) -> dict[str, Any]:
+    where = f"{socket.gethostname()}:{tier.absolute()}"
+    return {"token": uuid.uuid4().hex, "tier": where, "host": socket.gethostname(), "pid": os.getpid(), "job": job,
+            "since": time.strftime("%F %T")}  # fmt: skip
+
+
+def _take(tenure: Tenure, *, wait: float, stale: float) -> None:
+    give_up = time.monotonic() + wait
+    objects = tenure.objects
+    while True:
+        newest = _newest(objects)
+        if _is_free(objects, newest, tenure.facts, stale=stale):
+            tenure.number = newest + 1
+            with contextlib.suppress(FileExistsError):  # another was first: look at it
+                objects.create(tenure.name, json.dumps(tenure.facts).encode())
+                objects.remove(_named(n) for n in _numbers(objects) if n < newest)
+                return
+        elif time.monotonic() >= give_up:
+            raise RunInUseError(
+                f"{objects.url}: another process trains here ({_who(_facts(objects, newest))}). Wait for it "
+                "(cluster.wait=SECONDS), or stop it."
+            )
+        time.sleep(min(_LOOK, max(give_up - time.monotonic(), 0.01)))
+
+
+def _is_free(objects: Objects, newest: int, own: Mapping[str, Any], *, stale: float) -> bool:
+    if newest == 0:
+        return True
+    facts = _facts(objects, newest)
+    return bool(facts.get("ended")) or facts.get("tier") == own["tier"] or _silence(objects, newest) > stale
+
+
+def _silence(objects: Objects, number: int) -> float:
+    """Seconds since a heartbeat, by the store's own clock."""
+    probe = f"{_FOLDER}/now-{uuid.uuid4().hex}"
+    objects.write(probe, b"")
+    try:
+        times = objects.modified(_FOLDER)
+        return times[probe] - times.get(_named(number), times[probe])
+    finally:
+        objects.remove([probe])
+
+
+def _newest(objects: Objects) -> int:
+    return max(_numbers(objects), default=0)
+
+
+def _numbers(objects: Objects) -> list[int]:
+    last = (name.rpartition("/")[2] for name in objects.sizes(_FOLDER))
+    return [int(name) for name in last if name.isdecimal()]
+
+
+def _named(number: int) -> str:
+    return f"{_FOLDER}/{number:08d}"
+
+
+def _facts(objects: Objects, number: int) -> dict[str, Any]:
+    try:
+        facts = json.loads(objects.read(_named(number)))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def _who(facts: Mapping[str, Any]) -> str:
+    if not facts.get("host"):
+        return "it has not said who it is"
+    job = f", job {facts['job']}" if facts.get("job") else ""
+    return f"host {facts['host']}, pid {facts.get('pid')}{job}, since {facts.get('since')}"

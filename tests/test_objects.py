@@ -1,0 +1,114 @@
+"""Objects behind a URL, on real servers, and what is said where there is none."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from resume.errors import UsageError
+from resume.objects import Objects, is_remote
+from tests.buckets import Server
+
+Python = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.mark.parametrize(
+    ("name", "remote"),
+    [
+        ("s3://bucket/run", True),
+        ("gs://bucket", True),
+        ("runs/a", False),
+        ("/runs/s3:/a", False),
+        ("file:///runs/a", False),
+        ("", False),
+    ],
+)
+def test_is_remote(name: str, remote: bool) -> None:
+    assert is_remote(name) == remote
+
+
+def test_written_listed_read_and_removed(bucket: str, tmp_path: Path) -> None:
+    objects = Objects(f"{bucket}/runs/a/")
+    assert objects.sizes() == {}
+    objects.write("a/one", b"1")
+    objects.write("ab", b"22")
+    (tmp_path / "three").write_bytes(b"333")
+    objects.put("a/b/three", tmp_path / "three")
+    Objects(f"{bucket}/runs/ab").write("other", b"")
+    assert objects.sizes() == {"a/one": 1, "a/b/three": 3, "ab": 2}
+    assert objects.sizes("a") == {"a/one": 1, "a/b/three": 3}
+    assert objects.read("a/one") == b"1"
+    objects.get("a/b/three", tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == b"333"
+    objects.remove(["a/one", "absent"])
+    assert objects.sizes("a") == {"a/b/three": 3}
+    with pytest.raises(FileNotFoundError):
+        objects.read("a/one")
+    assert objects.modified("a")["a/b/three"] > 1.7e9
+
+
+def test_only_one_creates(bucket: str) -> None:
+    def create(number: int) -> bool:
+        try:
+            Objects(bucket).create("token", b"%d" % number)
+        except FileExistsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(create, range(8)))
+    assert sum(won) == 1
+    assert Objects(bucket).read("token") == b"%d" % won.index(True)
+    Objects(bucket).create(
+        "token", Objects(bucket).read("token")
+    )  # an answer that was lost: ours, and no error
+
+
+def test_a_bucket_that_is_not_there(moto: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never taken for an empty one: that would be a silent restart."""
+    moto.known(monkeypatch)
+    objects = Objects("s3://no-such-bucket/a")
+    with pytest.raises(OSError, match=r"^\[Errno 5\] s3://no-such-bucket/a/: cannot be listed \(.*not exist"):
+        objects.sizes()
+    with pytest.raises(OSError, match=r"s3://no-such-bucket/a/x: cannot be written \(.*not exist"):
+        objects.write("x", b"")
+
+
+def test_a_server_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    Server().known(monkeypatch)
+    with pytest.raises(OSError, match=r"s3://bucket/a/x: cannot be read \(.*[Cc]onnect") as raised:
+        Objects("s3://bucket/a").read("x")
+    assert not isinstance(raised.value, FileNotFoundError)
+
+
+def test_without_the_packages(python: Python) -> None:
+    code = """
+import sys
+sys.modules[sys.argv[1]] = None
+from resume.objects import Objects
+from resume.errors import UsageError
+try:
+    Objects("s3://bucket/a")
+except UsageError as error:
+    print(error)
+"""
+    assert python(code, "fsspec").communicate()[0] == (
+        's3://bucket/a: needs fsspec: pip install "keras-resume[remote]"\n'
+    )
+    said = python(code, "s3fs").communicate()[0]
+    assert said.endswith('For s3: pip install "keras-resume[remote]"\n')
+
+
+def test_a_kind_that_nobody_knows() -> None:
+    with pytest.raises(UsageError, match=r"^nosuch://bucket: .*nosuch"):
+        Objects("nosuch://bucket")
+
+
+def test_reading_the_package_needs_no_fsspec() -> None:
+    code = "import sys, resume.tiers, resume.uploading; sys.exit('fsspec' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""S3-compatible servers of this machine, real ones: moto's, which forgets all when it ends, and one that keeps files."""
+"""Real S3-compatible servers on this machine: moto's, which forgets all when it ends, and one that keeps files."""
 
 from __future__ import annotations
 

@@ -174,9 +174,7 @@ class Remote:
                 self.objects.get(f"{_SHARDS}/{shard}", begun / file)
             (begun / native.MANIFEST).write_bytes(self.objects.read(_marker(name)))
         except FileNotFoundError as error:
-            raise SourceError(
-                f"{self.objects.at(f'{_CHECKPOINTS}/{name}')}: {error.strerror}."
-            ) from None
+            raise SourceError(f"{self.objects.at(f'{_CHECKPOINTS}/{name}')}: {error.strerror}.") from None
         self._demand_sound(name, begun, manifest)
         for path in begun.iterdir():
             _sync(path)

@@ -82,6 +82,15 @@ def keeping(tmp_path: Path) -> Iterator[Server]:
 @pytest.fixture(params=["moto", "keeping"])
 def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URL of a new bucket, on either server."""
-    server: Server = request.getfixturevalue(request.param)
+    return _bucket(request.getfixturevalue(request.param), monkeypatch)
+
+
+@pytest.fixture
+def kept(keeping: Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The same where the kind of server makes no difference."""
+    return _bucket(keeping, monkeypatch)
+
+
+def _bucket(server: Server, monkeypatch: pytest.MonkeyPatch) -> str:
     server.known(monkeypatch)
     return server.make(f"bucket-{uuid.uuid4().hex}")

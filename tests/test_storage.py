@@ -103,8 +103,12 @@ def test_listed_by_step(bucket: str, tmp_path: Path, make_state: Make) -> None:
 def test_a_newer_schema_is_refused_by_name(bucket: str, tmp_path: Path, make_state: Make) -> None:
     remote = Remote(bucket)
     remote.upload(rundir.publish(tmp_path, make_state(1)).path)
-    remote.objects.write("checkpoints/step-00000002/manifest.json", json.dumps({"schema": 99, "digest": ""}).encode())
-    with pytest.raises(NewerSchemaError, match=f"^{bucket}/checkpoints/step-00000002: written with .* schema 99"):
+    remote.objects.write(
+        "checkpoints/step-00000002/manifest.json", json.dumps({"schema": 99, "digest": ""}).encode()
+    )
+    with pytest.raises(
+        NewerSchemaError, match=f"^{bucket}/checkpoints/step-00000002: written with .* schema 99"
+    ):
         remote.fetch("step-00000002", tmp_path / "there")
     assert remote.sweep() == 0
 

@@ -10,8 +10,10 @@ Checkpoints that share a file by hard links, and files that happen to be equal, 
 store keeps copies of its own. resume.contents says what a content id is.
 
 Every order is such that a kill leaves garbage and never a manifest without its files: uploaded are the files, then the
-manifest; removed the manifest, then the files that no other manifest names. `sweep` removes garbage. One process
-writes at a time (resume.tenure says how far that can be promised); it alone sweeps.
+manifest; removed the manifest, then the files that no other manifest names. `sweep` removes garbage, but for the parts
+of a large file whose upload was cut off: S3 shows them to nobody, and a lifecycle rule of the bucket removes them
+(AbortIncompleteMultipartUpload). One process writes at a time (resume.tenure says how far that can be promised); it
+alone sweeps.
 """
 
 from __future__ import annotations

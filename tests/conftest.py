@@ -79,6 +79,15 @@ def keeping(tmp_path: Path) -> Iterator[Server]:
     server.kill()
 
 
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """moto on its own: it has lost everything when it comes back."""
+    server = Server()
+    server.known(monkeypatch)
+    yield server
+    server.kill()
+
+
 @pytest.fixture(params=["moto", "keeping"])
 def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URL of a new bucket, on either server."""

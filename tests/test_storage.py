@@ -224,22 +224,18 @@ def test_a_file_outside_the_checkpoint(bucket: str, tmp_path: Path, make_state: 
     assert not (tmp_path / "there/escaped").exists()
 
 
-def test_a_server_that_forgets_in_between(
-    moto: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, make_state: Make
-) -> None:
+def test_a_server_that_forgets_in_between(forgetful: Server, tmp_path: Path, make_state: Make) -> None:
     """Started anew, and empty, between the files and the marker: no marker then."""
-    server = Server()
-    server.start()
-    server.known(monkeypatch)
-    remote = Remote(server.make("bucket"))
+    forgetful.start()
+    remote = Remote(forgetful.make("bucket"))
     asked = []
 
     def restart() -> None:
         asked.append(1)
         if len(asked) == 3:
-            server.kill()
-            server.start()
-            server.make("bucket")
+            forgetful.kill()
+            forgetful.start()
+            forgetful.make("bucket")
 
     path = rundir.publish(tmp_path, make_state(1)).path
     with pytest.raises(OSError, match="the server has lost 2 files of step-00000001"):
@@ -247,7 +243,6 @@ def test_a_server_that_forgets_in_between(
     assert names(remote) == []
     remote.upload(path)
     assert names(remote) == ["step-00000001"]
-    server.kill()
 
 
 # ---- the run's other files ----

@@ -33,7 +33,7 @@ def test_a_second_process_is_refused_and_told_who(kept: str) -> None:
 
 
 def test_of_many_at_once_one_begins(bucket: str) -> None:
-    together, won = threading.Barrier(6), []
+    together, won, refused = threading.Barrier(6), [], threading.Semaphore(0)
 
     def begin(number: int) -> None:
         objects = Objects(bucket)
@@ -41,10 +41,10 @@ def test_of_many_at_once_one_begins(bucket: str) -> None:
         try:
             with tenure.held(objects, tier=Path(f"/runs/{number}")) as mine:
                 won.append(number)
-                time.sleep(4)  # longer than any of the others needs to be refused
+                assert all(refused.acquire(timeout=30) for _ in range(5))
                 mine.demand()
         except RunInUseError:
-            pass
+            refused.release()
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(begin, range(6)))
@@ -87,9 +87,9 @@ def test_who_is_silent_is_taken_over_and_learns_of_it(bucket: str) -> None:
 
 def test_a_heartbeat_keeps_it(kept: str) -> None:
     objects = Objects(kept)
-    with tenure.held(objects, tier=HERE, stale=3):
-        time.sleep(5)
-        with pytest.raises(RunInUseError), tenure.held(objects, tier=THERE, stale=3):
+    with tenure.held(objects, tier=HERE, stale=6):
+        time.sleep(8)
+        with pytest.raises(RunInUseError), tenure.held(objects, tier=THERE, stale=6):
             pass
 
 

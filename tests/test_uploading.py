@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -59,15 +59,6 @@ class Run:
 @pytest.fixture
 def run(kept: str, tmp_path: Path, make_state: Make) -> Run:
     return Run(f"{kept}/runs/a", tmp_path / "run", make_state)
-
-
-@pytest.fixture
-def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """moto on its own: it has lost everything when it comes back."""
-    server = Server()
-    server.known(monkeypatch)
-    yield server
-    server.kill()
 
 
 def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
@@ -124,6 +115,17 @@ def test_the_same_retention_in_both_tiers(kept: str, tmp_path: Path, make_state:
     second.publish(8, progress={"epoch_logs": {"val_loss": 9.0}})
     assert second.uploads.finish(60) is None
     assert second.there == [2, 3, 8]
+
+
+def test_what_the_remote_tier_has_outgrown_is_not_sent(run: Run, tmp_path: Path) -> None:
+    """An old checkpoint of this machine, which retention keeps here only because newer ones are elsewhere."""
+    remote = Remote(run.url)
+    for step in (5, 6):
+        remote.upload(rundir.publish(tmp_path / "other", run.make_state(step)).path)
+    rundir.publish(run.path, run.make_state(3))
+    remote.fetch("step-00000006", run.path)
+    assert run.begin().finish(60) is None
+    assert (run.here, run.there, run.uploads.sent) == ([3, 6], [5, 6], 0)
 
 
 def test_what_is_there_already_is_not_sent_again(run: Run) -> None:
@@ -225,12 +227,22 @@ def test_what_a_killed_attempt_left_linked_goes(run: Run) -> None:
 def test_killed_and_restarted_in_the_middle(run: Run, keeping: Server, tmp_path: Path) -> None:
     """Three times, with the training going on all the while."""
     big = {"model/big": np.random.default_rng(0).normal(size=1 << 20)}
-    run.begin()
+    armed, killed = threading.Event(), threading.Event()
+
+    def demand() -> None:
+        if armed.is_set() and list(run.path.glob(".uploading-*")):
+            armed.clear()
+            keeping.kill()
+            killed.set()
+
+    run.begin(demand=demand)
     for step in range(1, 13):
+        if step % 4 == 2:
+            armed.set()
         run.publish(step, extra=big | {"model/step": np.full(1 << 18, step)})
         if step % 4 == 2:
-            until(lambda: bool(list(run.path.glob(".uploading-*"))))
-            keeping.kill()
+            assert killed.wait(30)
+            killed.clear()
         time.sleep(0.3)
         if step % 4 == 0:
             assert run.uploads.behind
@@ -288,9 +300,9 @@ def test_a_server_that_hangs_costs_the_training_nothing(run: Run, keeping: Serve
         assert path.name in run.uploads.behind
         begun = time.perf_counter()
         run.uploads.published()
-        assert time.perf_counter() - begun < 0.2
+        assert time.perf_counter() - begun < 1
     assert run.here == [5, 6]
-    assert time.perf_counter() - began < 5
+    assert time.perf_counter() - began < 20  # and a request would hang for a minute
     sentence = run.uploads.finish(0.5)
     assert sentence == (
         f"{run.url}: behind by 2 checkpoints (step-00000005, step-00000006), which are in {run.path} on this machine "
@@ -339,7 +351,8 @@ def test_taken_over_by_another_process(run: Run) -> None:
 # ---- kills ----
 
 KILLED = """
-import os, sys, time, signal, random
+import os, sys, time, signal, random, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # of the fork: this process has no threads of its own
 from pathlib import Path
 import numpy as np
 from resume import rundir
@@ -431,5 +444,5 @@ print(Uploader(Remote(sys.argv[1]), Path(sys.argv[2]), retention=Retention()).st
     said = process.communicate(timeout=30)[0]
     assert "behind by 1 checkpoints (step-00000001)" in said
     assert process.returncode == 0
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 25
     keeping.go_on()

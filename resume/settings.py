@@ -50,9 +50,9 @@ class CheckpointSettings:
     keep_last: int = 2
     keep_every_steps: int | None = None
     keep_best: str | None = None  # a metric
-    local: str | None = None  # a folder of this machine for runs whose run_dir is a URL
     accept: list[str] = field(default_factory=list)  # names that may start fresh
     prefer: str | None = None  # "config" or "checkpoint", where they disagree
+    local: str | None = None  # a folder of this machine for runs whose run_dir is a URL
 
 
 @dataclass(frozen=True)

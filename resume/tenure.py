@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resume.errors import RunInUseError
+from resume.errors import RunInUseError, SourceError
 from resume.objects import Objects
 
 _FOLDER = "tenure"
@@ -74,10 +74,15 @@ def held(
 
     Raises RunInUseError, naming the holder, where a process that lives has it after `wait` seconds. One that has not
     been heard of for `stale` seconds counts as gone, and so does one that wrote from this very local tier: its lock
-    is ours by now.
+    is ours by now. Raises SourceError where the server cannot be asked.
     """
     tenure = Tenure(objects, _own_facts(tier, job))
-    _take(tenure, wait=wait, stale=stale)
+    try:
+        _take(tenure, wait=wait, stale=stale)
+    except OSError as error:
+        raise SourceError(
+            f"{error.strerror or error}\nNothing was begun. Repeat the command once the server can be reached."
+        ) from error
     beats = threading.Thread(target=tenure._beat, args=(stale / _BEATS,), name="resume-tenure", daemon=True)
     beats.start()
     try:

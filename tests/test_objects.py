@@ -52,6 +52,24 @@ def test_written_listed_read_and_removed(bucket: str, tmp_path: Path) -> None:
     assert objects.modified("a")["a/b/three"] > 1.7e9
 
 
+def test_other_kinds_of_stores_are_used_alike(tmp_path: Path) -> None:
+    for url in ("memory://runs/a", f"file://{tmp_path}/runs/a"):
+        objects = Objects(url)
+        assert objects.sizes() == {}
+        (tmp_path / "one").write_bytes(b"1")
+        objects.put("a/one", tmp_path / "one")
+        objects.write("two", b"22")
+        objects.create("three", b"333")
+        with pytest.raises(FileExistsError):
+            objects.create("three", b"444")
+        assert objects.sizes() == {"a/one": 1, "two": 2, "three": 3}
+        objects.get("two", tmp_path / "two")
+        assert (tmp_path / "two").read_bytes() == objects.read("two") == b"22"
+        assert objects.modified("")["two"] > 1.7e9
+        objects.remove(["a/one", "a/one"])
+        assert objects.sizes("a") == {}
+
+
 def test_only_one_creates(bucket: str) -> None:
     def create(number: int) -> bool:
         try:

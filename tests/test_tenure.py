@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from resume import tenure
-from resume.errors import RunInUseError
+from resume.errors import RunInUseError, SourceError
 from resume.objects import Objects
+from tests.buckets import Server
 
 HERE, THERE = Path("/runs/here"), Path("/runs/there")
 
@@ -113,3 +114,15 @@ def test_a_server_that_has_forgotten_everything(kept: str) -> None:
         assert list(objects.sizes("tenure")) == [mine.name]
         with pytest.raises(RunInUseError), tenure.held(objects, tier=THERE):
             pass
+
+
+def test_a_server_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    Server().known(monkeypatch)
+    away = tenure.held(Objects("s3://bucket/a"), tier=HERE)
+    with (
+        pytest.raises(
+            SourceError, match=r"^s3://bucket/a/tenure: cannot be listed \((.|\n)*Nothing was begun"
+        ),
+        away,
+    ):
+        pass

@@ -189,13 +189,14 @@ class OwnLog:
         with self._writer.as_default():
             tf.summary.text("continuity", "  \n".join(lines), step=step)
 
-    def checkpoint(self, *, step: int, seconds: float, nbytes: int) -> None:
+    def checkpoint(self, *, step: int, seconds: float, blocked: float, nbytes: int) -> None:
         """The first checkpoint at a step; a second one (after the epoch's validation) would be a duplicate there."""
         if step == self._logged:
             return
         self._logged = step
         with self._writer.as_default():
             tf.summary.scalar("checkpoint/seconds", seconds, step=step)
+            tf.summary.scalar("checkpoint/blocked", blocked, step=step)
             tf.summary.scalar("checkpoint/megabytes", nbytes / 1e6, step=step)
 
     def flush(self) -> None:

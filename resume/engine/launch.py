@@ -63,6 +63,9 @@ def _job(
         retention=Retention(
             checkpoint.keep_last, checkpoint.keep_every_steps, Best.named(checkpoint.keep_best)
         ),
+        when_busy=checkpoint.when_busy,
+        on_failure=checkpoint.on_failure,
+        background=checkpoint.background,
         ckpt=Path(settings.ckpt).expanduser() if settings.ckpt else None,
         accept=tuple(checkpoint.accept),
         prefer=checkpoint.prefer,

@@ -16,7 +16,7 @@ import keras
 from resume import lineage, logs, preempt, rundir
 from resume.continuity import Proof
 from resume.engine import callbacks as run_callbacks
-from resume.engine import capture, feed, flavour, live, memory, restore, rng, snapshot
+from resume.engine import capture, feed, flavour, memory, restore, rng, snapshot
 from resume.engine.callbacks import Hooks, RunCallbacks
 from resume.engine.data import Order, Validation
 from resume.engine.job import Job, Origin, Outcome
@@ -63,7 +63,7 @@ class Attempt:
         self.clockwork = Clockwork(job.schedule, self.step)
         self.due = False
         self.said: set[str] = set()
-        self.before_validation: tuple[dict[str, Any], dict[str, Any]] | None = None
+        self.before_validation: TrainState | None = None
 
     def _section(self, name: str, default: Any) -> Any:
         return capture.section(self.origin.state, name, default) if self.origin.state else default
@@ -237,16 +237,16 @@ class Attempt:
             self._publish_in_time()
         self._leave_if_told()
         if validates:
-            self.before_validation = self._progress(), self._accumulators()
-
-    def _accumulators(self) -> dict[str, Any]:
-        """The epoch's metrics, which a validation is about to reset and to use."""
-        return {name: live.value(v) for name, v in live.epoch_metrics(live.of(self.model)).items()}
+            # Callbacks may change anything in a validation (SwapEMAWeights swaps the weights), and it uses the metrics.
+            self.before_validation = self._state()
 
     def _validation_step_done(self) -> None:
         """A preempted validation begins again: the state that it was begun with is what is published."""
-        if self.watch.notice is not None and self.before_validation is not None:
-            self._publish_in_time()
+        if self.watch.notice is not None:
+            if (
+                self.before_validation is not None
+            ):  # else this attempt began at this validation: it is published
+                self._publish_in_time()
             self._leave_if_told()
 
     def _publish_in_time(self) -> None:
@@ -284,8 +284,9 @@ class Attempt:
             self.clockwork.published()
 
     def _state(self) -> TrainState:
-        progress, kept = self.before_validation or (self._progress(), {})
-        return snapshot.take(self.model, epoch=self.epoch, batch=self.batch, progress=progress, kept=kept)
+        if self.before_validation is not None:
+            return self.before_validation
+        return snapshot.take(self.model, epoch=self.epoch, batch=self.batch, progress=self._progress())
 
     def _progress(self) -> dict[str, Any]:
         files = run_callbacks.appended_files(self.named.values())

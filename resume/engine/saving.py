@@ -11,10 +11,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from resume import lineage
-from resume.engine import snapshot
+from resume.engine import devices, snapshot
 from resume.engine.callbacks import OwnLog
 from resume.engine.job import Job
+from resume.engine.snapshot import References
 from resume.errors import ResumeError
+from resume.filesystem import size
 from resume.rundir import Directory
 from resume.state import TrainState
 
@@ -29,6 +31,7 @@ class Saved:
     nbytes: int
 
 
+_SPARE = 1.05  # times the state, that must be free on the device
 _LONG = 1.0  # seconds of waiting that are worth a word
 
 
@@ -65,11 +68,21 @@ class Saver:
             )
         state = take()
         self._step = state.iterations or 0
+        self._make_room(state)
         blocked = time.perf_counter() - started
         self._flight = self._pool.submit(self._publish, state, started, blocked)
         if not self.beside:
             self.collect(wait=True)
         return True
+
+    def _make_room(self, state: TrainState) -> None:
+        """Where the device has no room for a second copy of the state, it is copied to the host here and now."""
+        free = devices.free_memory()
+        if free is not None and free < state.nbytes * _SPARE and isinstance(state.arrays, References):
+            self._once(
+                f"checkpoints are copied from the GPU while the training waits: {size(free)} are free there"
+            )
+            state.arrays.bring_all()
 
     def _publish(self, state: TrainState, started: float, blocked: float) -> Saved:
         state = snapshot.settled(state)

@@ -27,7 +27,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from absl import logging
-from stamps import Load, Stamps, as_dicts
+from stamps import Load, Stamps, as_dicts, committed
 from ways import WAYS, Training, checkpoints, variables
 
 import resume
@@ -42,9 +42,9 @@ Job = dict[str, Any]
 
 
 def dense(job: Job) -> keras.Model:
-    """Layers of one size, each a kernel and a bias: with Adam six variables a layer."""
+    """Layers of one size, with Adam six variables each; none of their gradients is zero, which some ways compress."""
     keras.utils.set_random_seed(7)
-    layers = [keras.layers.Dense(job["units"], activation="relu") for _ in range(job["layers"])]
+    layers = [keras.layers.Dense(job["units"], activation="tanh") for _ in range(job["layers"])]
     model = keras.Sequential([keras.Input((job["units"],)), *layers])
     model.compile(keras.optimizers.Adam(1e-5), "mean_squared_error", jit_compile=False)
     model.optimizer.build(model.trainable_variables)
@@ -144,7 +144,7 @@ def retained(job: Job, folder: Path) -> dict[str, Any]:
         shutil.rmtree(folder / "logs")
         (folder / "model.keras").unlink(missing_ok=True)
     else:
-        kept = sorted(folder.glob(way.marks))
+        kept = committed(folder, way.marks)
     one = alone(kept[0], folder.with_name("alone"), lambda copy: disk([copy]))
     return {
         "kept": len(kept),

@@ -80,6 +80,7 @@ class Window:
     published: (
         float | None
     )  # seconds from the step's end until the file system had what commits the checkpoint
+    late: bool  # whether it was still being written when the plain window began
     bytes: int | None
 
 
@@ -95,6 +96,10 @@ class Commit:
     def at(cls, mark: Path) -> Commit:
         number = re.search(r"\d+", mark.stem)
         return cls(int(number[0]) if number else None, mark.stat().st_ctime, size(mark))
+
+    def of(self, step: int, *, between: tuple[float, float]) -> bool:
+        """Whether it is the checkpoint after `step`."""
+        return self.step == step if self.step is not None else between[0] < self.clock < between[1]
 
 
 class Stamps(keras.callbacks.Callback):
@@ -126,7 +131,7 @@ class Stamps(keras.callbacks.Callback):
 
     def look(self) -> None:
         """What has been committed since the last look; retention or the next save may remove it later."""
-        for mark in self.folder.glob(self.marks):
+        for mark in committed(self.folder, self.marks):
             stat = mark.stat()
             if (mark, stat.st_mtime_ns) not in self.commits:
                 self.commits[mark, stat.st_mtime_ns] = Commit.at(mark)
@@ -144,9 +149,7 @@ class Stamps(keras.callbacks.Callback):
     def _window(self, end: int, quiet: float, commits: list[Commit]) -> Window:
         saved, middle, last = (self.moments[end + n * self.window] for n in range(3))
         loaded, plain = middle.ended - saved.ended, last.ended - middle.ended
-        commit = next(
-            (c for c in commits if c.step in (None, end + 1) and saved.clock < c.clock < last.clock), None
-        )
+        commit = next((c for c in commits if c.of(end + 1, between=(saved.clock, last.clock))), None)
         peaks = [m.peak for m in (middle, last) if m.peak is not None]
         return Window(
             blocked=saved.gap - quiet,
@@ -156,8 +159,14 @@ class Stamps(keras.callbacks.Callback):
             foreign=last.load.foreign_since(saved.load),
             peak=max(peaks, default=None),
             published=commit.clock - saved.clock if commit else None,
+            late=commit is None or commit.clock > middle.clock,
             bytes=commit.bytes if commit else None,
         )
+
+
+def committed(folder: Path, marks: str) -> list[Path]:
+    """Oldest first. Orbax's unfinished folders begin with the name that they will have."""
+    return sorted(path for path in folder.glob(marks) if "tmp" not in path.name)
 
 
 def size(mark: Path) -> int:

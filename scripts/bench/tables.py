@@ -132,7 +132,7 @@ def stalls(sizes: Iterable[Found]) -> str:
 
 def throughput(found: Found, window: int) -> str:
     heads = ("b. way", f"lost, s a checkpoint of {window} steps", "%", "ours / this", "CPU, s", "ours / this",
-             "published after, s", "ours / this", "MB", "thrown away")  # fmt: skip
+             "published after, s", "ours / this", f"after {window} steps", "MB", "thrown away")  # fmt: skip
 
     def cells(series: Series) -> list[str]:
         pairs = zip(series.all("lost"), series.all("plain"), strict=True)
@@ -140,7 +140,8 @@ def throughput(found: Found, window: int) -> str:
         columns.append(ratio(found, series, "lost"))
         for field in ("cpu", "published"):
             columns += [spread(series.all(field)), ratio(found, series, field)]
-        return [*columns, spread(series.all("bytes")[-1:], 1e-6), series.thrown()]
+        late = f"{sum(map(int, series.all('late')))} of {len(series.all('late'))}"
+        return [*columns, late, spread(series.all("bytes")[-1:], 1e-6), series.thrown()]
 
     return table(heads, lines(found, LABELS, len(heads), cells))
 

@@ -33,7 +33,7 @@ from ways import WAYS, Training, checkpoints, variables
 import resume
 from resume import cli, rundir
 
-BATCHES = 16384  # rows in a batch at most, where steps are to take their time
+BATCHES = 4096  # rows in a batch at most, where steps are to take their time
 
 Job = dict[str, Any]
 

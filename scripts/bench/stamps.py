@@ -8,6 +8,7 @@ it is written beside the training, is in the steps that follow: `Window`s are co
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import statistics
@@ -132,9 +133,10 @@ class Stamps(keras.callbacks.Callback):
     def look(self) -> None:
         """What has been committed since the last look; retention or the next save may remove it later."""
         for mark in committed(self.folder, self.marks):
-            stat = mark.stat()
-            if (mark, stat.st_mtime_ns) not in self.commits:
-                self.commits[mark, stat.st_mtime_ns] = Commit.at(mark)
+            with contextlib.suppress(FileNotFoundError):  # a thread may be retiring it just now
+                key = mark, mark.stat().st_mtime_ns
+                if key not in self.commits:
+                    self.commits[key] = Commit.at(mark)
 
     def baseline(self) -> int | None:
         """Most bytes resident in the plain window before the first checkpoint."""

@@ -205,14 +205,11 @@ def memory(found: Found) -> str:
     def cells(series: Series) -> list[str]:
         result = series.rounds[-1]
         state, peaks = result["state"], [w["peak"] for w in result["windows"]]
+        known = [number(state / 1e6), str(len(peaks))]
         if result["baseline"] is None or None in peaks:
-            return [number(state / 1e6), str(len(peaks)), "the kernel does not tell", "", "", ""]
+            return [*known, "the kernel does not tell", "", "", ""]
         extra = [(peak - result["baseline"]) / state for peak in peaks]
         ends = [statistics.median(part) for part in (extra[:5], extra[-5:])]
-        return [
-            number(state / 1e6),
-            str(len(peaks)),
-            *map(number, (max(extra) * state / 1e6, max(extra), *ends)),
-        ]
+        return [*known, *map(number, (max(extra) * state / 1e6, max(extra), *ends))]
 
     return table(heads, lines(found, LABELS, len(heads), cells))

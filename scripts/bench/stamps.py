@@ -2,7 +2,8 @@
 
 Keras calls the callbacks of a step one after the other, the run's own checkpoint last of all. Stamps is the first of
 them, so whatever is done for a checkpoint on the main thread lies between its stamp of the step's end and its stamp of
-the next step's beginning: that is the time for which the training stands still. What a checkpoint costs later, while
+the next step's beginning: that is the time for which the training stands still. (Keras turns the step's logs into
+numbers before it calls anyone, so that on a GPU, too, the step is over by then.) What a checkpoint costs later, while
 it is written beside the training, is in the steps that follow: `Window`s are compared for that.
 """
 

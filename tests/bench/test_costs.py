@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -16,12 +17,22 @@ BENCH = Path(__file__).parents[2] / "scripts" / "bench"
 
 @pytest.fixture(scope="module")
 def tables() -> Any:
-    sys.path.insert(0, str(BENCH))
-    try:
-        import tables
-    finally:
-        sys.path.remove(str(BENCH))
-    return tables
+    return imported("tables")
+
+
+@pytest.fixture(scope="module")
+def stamps() -> Any:
+    return imported("stamps")
+
+
+def imported(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, BENCH / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def ran(*arguments: str) -> str:
@@ -62,6 +73,50 @@ def test_a_way_that_cannot_run_says_so(tables: ModuleType) -> None:
 def test_spread(tables: ModuleType) -> None:
     assert tables.spread([1, 2, 3, 4, 5]) == "3.00 (2.00 to 4.00)"
     assert tables.spread([0.1234]) == "0.123"
+
+
+# ---- what is measured of a training ----
+
+
+def training(stamps: ModuleType) -> Any:
+    """Twelve steps of 1 s; after each fourth 5 s of standing still, and the two steps after that take 2 s each."""
+    seen, now, cpu = stamps.Stamps(Path(), "*", window=2), 100.0, 0.0
+    for step in range(1, 13):
+        slow = step > 4 and step % 4 in (1, 2)
+        now, cpu = now + (2 if slow else 1), cpu + (3 if slow else 1)
+        load = stamps.Load(capacity=2 * now, foreign=0.5 * now, own=cpu)
+        gap = 5.25 if step % 4 == 0 else 0.25
+        seen.moments.append(stamps.Moment(now, now, load, peak=100 * step, resumed=now + gap))
+        now += gap
+    return seen
+
+
+def test_a_window_with_a_checkpoint_is_compared_with_the_plain_one_after_it(stamps: ModuleType) -> None:
+    seen = training(stamps)
+    saved = seen.moments[7]
+    commits = [stamps.Commit(4, saved.clock + 1, 30), stamps.Commit(8, saved.clock + 6, 40)]
+    (window,) = seen.windows(commits)
+    assert (window.blocked, window.lost, window.cpu, window.plain) == (5.0, 7.0, 4.0, 2.5)
+    assert (window.published, window.late, window.bytes) == (6.0, False, 40)
+    assert (window.foreign, window.peak, seen.baseline()) == (0.25, 1200, 400)
+
+
+def test_a_commit_without_a_step_in_its_name_is_told_by_its_time(stamps: ModuleType) -> None:
+    seen = training(stamps)
+    before, after = (stamps.Commit(None, seen.moments[7].clock + x, 40) for x in (-3, 2))
+    (window,) = seen.windows([before, after])
+    assert window.published == 2.0
+    (window,) = seen.windows([before])
+    assert (window.published, window.late) == (None, True)
+
+
+def test_what_is_not_finished_is_no_commit(stamps: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "24.orbax-checkpoint-tmp-1").mkdir()
+    (tmp_path / "12").mkdir()
+    (tmp_path / "12" / "data").write_bytes(b"1234")
+    (mark,) = stamps.committed(tmp_path, "[0-9]*")
+    found = stamps.Commit.at(mark)
+    assert (found.step, found.bytes) == (12, 4)
 
 
 # ---- the measurement ----

@@ -21,6 +21,7 @@ from resume.engine import capture, drain, live
 from resume.state import REPLICA, Arrays, Spec, TrainState
 
 _LOAD = 256 << 20  # bytes that come to the host at a time
+_SMALL = 1 << 16  # bytes; less comes by itself
 
 
 class References(Arrays):
@@ -31,7 +32,7 @@ class References(Arrays):
         super().__init__({name: _spec(item) for name, item in held.items()}, read=self._look)
 
     def _look(self, name: str) -> np.ndarray[Any, Any]:
-        if _away(self._held[name]):
+        if _away(self._held[name]) and self.specs[name].nbytes >= _SMALL:
             self._bring(itertools.dropwhile(lambda other: other != name, list(self._held)))
         return _on_host(self._held[name])
 

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from resume.engine import callbacks as run_callbacks
 from resume.engine import flavour, live
-from resume.engine.data import _parameters as taken
+from resume.engine.data import takes_epoch
 from resume.engine.drill import fingerprint, hidden
 from resume.engine.drill.code import described, is_users_part
 from resume.engine.job import Job
@@ -210,7 +210,7 @@ class _Tracer:
             if item is not None and (where.startswith(("callbacks.", "data.")) or is_users_part(item)):
                 found[where] = described(item)
         for name, source in (("data.train", self._job.train), ("data.validation", self._job.validation)):
-            found.get(name, {})["takes_epoch"] = callable(source) and "epoch" in taken(source)
+            found.get(name, {})["takes_epoch"] = takes_epoch(source)
         return found
 
     # -- inside the step -------------------------------------------------------------------------------------------

@@ -10,8 +10,6 @@ import json
 import os
 import sys
 import traceback
-import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -74,27 +72,20 @@ def _child(request: dict[str, Any]) -> NoReturn:
 
 
 def _train(request: dict[str, Any]) -> int:
-    from resume.engine import launch, loop
+    from resume.commands import train
+    from resume.engine import loop
     from resume.engine.drill import trace
 
     file = Path(request["trace"])
-    return _command(request, launch, lambda job: loop.train(trace.traced(job, file)))
+    return train.run(request["arguments"], act=lambda job: loop.train(trace.traced(job, file)))
 
 
 def _survey(request: dict[str, Any]) -> int:
-    from resume.engine import launch
+    from resume.commands import train
     from resume.engine.drill import survey
 
     file = Path(request["found"])
-    return _command(request, launch, lambda job: survey.survey(job, file))
-
-
-def _command(request: dict[str, Any], launch: types.ModuleType, engine: Callable[[Any], Any]) -> int:
-    """`resume train` with this in the place of the engine: the one way for a drill into a training."""
-    from resume.commands import train
-
-    vars(launch)["train"] = engine
-    return train.run(request["arguments"])
+    return train.run(request["arguments"], act=lambda job: survey.survey(job, file))
 
 
 def _compare(request: dict[str, Any]) -> int:

@@ -6,10 +6,10 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra import main as hydra_main
 from hydra.errors import HydraException
@@ -22,9 +22,17 @@ from resume.errors import EXIT_COMPLETED, ResumeError, UsageError
 from resume.preempt import Watch
 from resume.settings import ClusterSettings, Settings, config_dir, unknown_key, validate
 
+if TYPE_CHECKING:
+    from resume.engine.job import Job
 
-def run(arguments: Sequence[str]) -> int:
-    """Compose and train. Hydra's own errors become usage errors; anything unforeseen keeps its traceback."""
+Act = Callable[["Job"], object]
+
+
+def run(arguments: Sequence[str], *, act: Act | None = None) -> int:
+    """Compose and train. Hydra's own errors become usage errors; anything unforeseen keeps its traceback.
+
+    `act`: what is done with the job instead of training it.
+    """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise to us, do not print and exit with 1
     sys.argv = [sys.argv[0], *completed(arguments)]
     _refuse_namesakes(sys.argv[1:])
@@ -32,7 +40,7 @@ def run(arguments: Sequence[str]) -> int:
         with Watch(
             clusters.of(ClusterSettings())
         ):  # until the configuration is known, what the environment says
-            hydra_main(version_base="1.3", config_path=str(config_dir()), config_name="train")(task)()
+            hydra_main(version_base="1.3", config_path=str(config_dir()), config_name="train")(_task(act))()
     except (HydraException, OmegaConfBaseException) as error:
         unknown = re.search(r"Could not override '([\w.]+)'", str(error))
         raise UsageError(unknown_key(unknown[1]) if unknown else _first_lines(error)) from error
@@ -73,7 +81,12 @@ def _named(argument: str) -> str:
     return key.split(".", 1)[0] if key.endswith("._target_") else key
 
 
-def task(cfg: DictConfig) -> None:
+def _task(act: Act | None) -> Callable[[DictConfig], None]:
+    """`task` itself wherever it can be: Hydra's launchers pickle it by reference."""
+    return task if act is None else lambda cfg: task(cfg, act=act)
+
+
+def task(cfg: DictConfig, *, act: Act | None = None) -> None:
     """The job itself; importable by name, since Hydra's launchers pickle it by reference."""
     try:
         settings = validate(cfg)
@@ -82,28 +95,28 @@ def task(cfg: DictConfig) -> None:
         if done is not None:
             print(f"run {settings.run_dir}: {done}.")
             return
-        _trained(settings, record=OmegaConf.to_yaml(OmegaConf.create(asdict(settings))))
+        _trained(settings, record=OmegaConf.to_yaml(OmegaConf.create(asdict(settings))), act=act)
     except ResumeError as error:
         print(f"resume: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
 
 
-def _trained(settings: Settings, *, record: str) -> None:
+def _trained(settings: Settings, *, record: str, act: Act | None) -> None:
     """Under the watch of this process, or under one of its own where a launcher called the task."""
     cluster = clusters.of(settings.cluster)
     if obstacle := signalpath.obstacle(cluster.kind):
         print(f"warning: {obstacle}", file=sys.stderr)
     with preempt.watching(cluster) as watch:
-        preempt.obeyed(watch, lambda: train(settings, record=record, watch=watch))
+        preempt.obeyed(watch, lambda: train(settings, record=record, watch=watch, act=act))
 
 
-def train(settings: Settings, *, record: str, watch: Watch) -> None:
+def train(settings: Settings, *, record: str, watch: Watch, act: Act | None = None) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with quiet.standard_error():
         from resume.engine import devices, launch  # here, so that --help and usage errors need no TensorFlow
 
         devices.discover()
-    launch.run(settings, record=record, watch=watch)
+    launch.run(settings, record=record, watch=watch, act=act)
 
 
 def _first_lines(error: Any) -> str:

@@ -11,6 +11,7 @@ import contextlib
 import os
 import socket
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -73,7 +74,9 @@ class Attempt:
     def run(self, claim: Claim, *, restore_seconds: float) -> Outcome:
         self.directory = Directory(self.job.run_dir, self.job.retention, claim.publishing)
         self.restore_seconds = restore_seconds
-        self._begin()
+        with claim.publishing():  # who stood still until now must not sweep and rewind what is another's
+            self._begin()
+        self.callbacks.on_train_begin()
         claim.reached = lambda: {"attempt": self.number, "step": self.step}
         self.watch.at_exit = self._ended
         try:
@@ -86,8 +89,9 @@ class Attempt:
         except BaseException as error:
             self._ended(_reason(error))
             raise
-        lineage.append(self.job.run_dir, "end", attempt=self.number, reason="completed", step=self.step,
-                       epoch=self.epoch, stopped=self.stopped)  # fmt: skip
+        with claim.publishing():
+            lineage.append(self.job.run_dir, "end", attempt=self.number, reason="completed", step=self.step,
+                           epoch=self.epoch, stopped=self.stopped)  # fmt: skip
         return Outcome(self.callbacks._history, self.model, self.proof, self.step)
 
     def _ended(self, reason: str) -> None:
@@ -124,7 +128,6 @@ class Attempt:
         )
         self.named["history"] = self.callbacks._history
         self.untouched = memory.Untouched({**made, **memory.snapshot({"history": self.named["history"]})})
-        self.callbacks.on_train_begin()
 
     def _rewind(self, before: list[lineage.Record]) -> None:
         run = self.job.run_dir
@@ -366,8 +369,9 @@ class Attempt:
         self.clockwork.published()
         seconds = time.perf_counter() - started
         self.watch.saved(seconds)
-        lineage.published(self.job.run_dir, published.path, attempt=self.number, seconds=seconds,
-                          bytes=published.nbytes)  # fmt: skip
+        with self.directory.guard():  # a successor has noted it already
+            lineage.published(self.job.run_dir, published.path, attempt=self.number, seconds=seconds,
+                              bytes=published.nbytes)  # fmt: skip
         self.own_log.checkpoint(step=state.iterations or 0, seconds=seconds, nbytes=published.nbytes)
 
     def _progress(self) -> dict[str, Any]:
@@ -408,15 +412,17 @@ class Attempt:
         """The finished model: averaged or best weights are in no checkpoint, as training could not go on from them."""
         # tf_keras leaves a legacy optimizer's state out of `.keras`, and nothing out of `.h5`.
         target = self.job.run_dir / ("model.keras" if self.born == flavour.KERAS else "model.h5")
-        begun = target.with_name(f".unfinished-{target.name}")
+        begun = target.with_name(f".unfinished-{uuid.uuid4().hex}{target.suffix}")  # no two write one file
         try:
             self.model.save(begun)
-            begun.replace(target)
+            with self.directory.guard():
+                begun.replace(target)
         except (NotImplementedError, TypeError, ValueError, AttributeError) as error:
-            begun.unlink(missing_ok=True)
             self.job.say(
                 f"{target}: not written, Keras cannot save this model ({type(error).__name__}: {error})"
             )
+        finally:
+            begun.unlink(missing_ok=True)
 
 
 def _rescaled(batch: int, saved_steps: int | None, steps: int) -> int:

@@ -92,6 +92,8 @@ class Attempt:
         with claim.publishing():
             lineage.append(self.job.run_dir, "end", attempt=self.number, reason="completed", step=self.step,
                            epoch=self.epoch, stopped=self.stopped)  # fmt: skip
+        self.own_log.timeline(self.job.run_dir, step=self.step)  # with this end in it
+        self.own_log.close()
         return Outcome(self.callbacks._history, self.model, self.proof, self.step)
 
     def _ended(self, reason: str) -> None:
@@ -198,6 +200,7 @@ class Attempt:
             say(line)
         self.own_log = OwnLog(job.run_dir / "logs" / "resume")
         self.own_log.attempt(lines, step=self.step)
+        self.own_log.timeline(job.run_dir, step=self.step)
         self._repeat_cost()
 
     def _repeat_cost(self) -> None:
@@ -398,7 +401,6 @@ class Attempt:
         if hasattr(self.model.optimizer, "finalize_variable_values"):
             self.model.optimizer.finalize_variable_values(self.model.trainable_weights)
         self.callbacks.finish(self.epoch_logs)
-        self.own_log.close()
         self._say_unheld()
         self._export()
 

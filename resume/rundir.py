@@ -127,6 +127,10 @@ def publish(
         with guard():
             target = _next_name(folder, step)
             begun.rename(target)
+    except OSError:
+        shutil.rmtree(begun, ignore_errors=True)
+        with guard():  # a successor has swept it away: that is the reason then, and no full disk
+            raise
     except BaseException:
         shutil.rmtree(begun, ignore_errors=True)
         raise
@@ -182,6 +186,8 @@ def being_written(run: Path) -> bool:
 
 def sweep(run: Path) -> None:
     """Remove what killed attempts left behind. Only for the holder of the lock."""
+    for model in run.glob(f"{_UNFINISHED}*"):
+        model.unlink()
     folder = run / "checkpoints"
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.name.startswith((_UNFINISHED, _RETIRED)):
@@ -247,9 +253,10 @@ class Directory:
 
     def publish(self, state: TrainState) -> Published:
         published = publish(self.path, state, guard=self.guard, trusted=self._trusted)
-        found = checkpoints(self.path)
-        for checkpoint in self.retention.retired(found, logs=self._logs(found)):
-            retire(checkpoint)
+        with self.guard():  # anew: what would be retired by now may be another's
+            found = checkpoints(self.path)
+            for checkpoint in self.retention.retired(found, logs=self._logs(found)):
+                retire(checkpoint)
         return published
 
     def _logs(self, found: Iterable[Checkpoint]) -> dict[Path, Mapping[str, Any]]:

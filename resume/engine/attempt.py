@@ -8,6 +8,7 @@ optimizer keeps some (held back until the run's end), and it resets metrics (put
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -71,7 +72,9 @@ class Attempt:
     def run(self, claim: Claim, *, restore_seconds: float) -> Outcome:
         self.directory = Directory(self.job.run_dir, self.job.retention, claim.publishing)
         self.restore_seconds = restore_seconds
-        self._begin()
+        with claim.publishing():  # who stood still until now must not sweep and rewind what is another's
+            self._begin()
+        self.callbacks.on_train_begin()
         claim.reached = lambda: {"attempt": self.number, "step": self.step}
         self.watch.at_exit = self._ended
         try:
@@ -85,8 +88,11 @@ class Attempt:
             self.saver.abandon()
             self._ended(_reason(error))
             raise
-        lineage.append(self.job.run_dir, "end", attempt=self.number, reason="completed", step=self.step,
-                       epoch=self.epoch, stopped=self.stopped)  # fmt: skip
+        with claim.publishing():
+            lineage.append(self.job.run_dir, "end", attempt=self.number, reason="completed", step=self.step,
+                           epoch=self.epoch, stopped=self.stopped)  # fmt: skip
+        self.own_log.timeline(self.job.run_dir, step=self.step)  # with this end in it
+        self.own_log.close()
         return Outcome(self.callbacks._history, self.model, self.proof, self.step)
 
     def _ended(self, reason: str) -> None:
@@ -127,7 +133,6 @@ class Attempt:
         )
         self.named["history"] = self.callbacks._history
         self.untouched = memory.Untouched({**made, **memory.snapshot({"history": self.named["history"]})})
-        self.callbacks.on_train_begin()
 
     def _began(self) -> None:
         """After every callback's on_train_begin, which may reset what was restored."""
@@ -313,7 +318,6 @@ class Attempt:
         if hasattr(self.model.optimizer, "finalize_variable_values"):
             self.model.optimizer.finalize_variable_values(self.model.trainable_weights)
         self.callbacks.finish(self.epoch_logs)
-        self.own_log.close()
         self._say_unheld()
         self._export()
 
@@ -327,15 +331,17 @@ class Attempt:
         """The finished model: averaged or best weights are in no checkpoint, as training could not go on from them."""
         # tf_keras leaves a legacy optimizer's state out of `.keras`, and nothing out of `.h5`.
         target = self.job.run_dir / ("model.keras" if self.born == flavour.KERAS else "model.h5")
-        begun = target.with_name(f".unfinished-{target.name}")
+        begun = target.with_name(f".unfinished-{uuid.uuid4().hex}{target.suffix}")  # no two write one file
         try:
             self.model.save(begun)
-            begun.replace(target)
+            with self.directory.guard():
+                begun.replace(target)
         except (NotImplementedError, TypeError, ValueError, AttributeError) as error:
-            begun.unlink(missing_ok=True)
             self.job.say(
                 f"{target}: not written, Keras cannot save this model ({type(error).__name__}: {error})"
             )
+        finally:
+            begun.unlink(missing_ok=True)
 
 
 def _rescaled(batch: int, saved_steps: int | None, steps: int) -> int:

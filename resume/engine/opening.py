@@ -102,6 +102,7 @@ class Opening:
             say(line)
         own_log = OwnLog(job.run_dir / "logs" / "resume")
         own_log.attempt(lines, step=self.step)
+        own_log.timeline(job.run_dir, step=self.step)
         self._repeat_cost(own_log)
         return own_log
 

@@ -90,9 +90,10 @@ class Saver:
         path = self.directory.publish(state).path
         seconds = time.perf_counter() - started
         blocked = blocked if self.beside else seconds
-        lineage.published(
-            self.job.run_dir, path, attempt=self.attempt, seconds=seconds, blocked=blocked, bytes=nbytes
-        )
+        with self.directory.guard():  # a successor has noted it already
+            lineage.published(
+                self.job.run_dir, path, attempt=self.attempt, seconds=seconds, blocked=blocked, bytes=nbytes
+            )
         return Saved(step, seconds, blocked, nbytes)
 
     def collect(self, *, wait: bool = False) -> None:

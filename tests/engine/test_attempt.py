@@ -11,7 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from small import BreakAt, X, Y, classifier
+import tensorflow as tf
+from small import BreakAt, BrokenError, X, Y, classifier
 
 import resume
 from resume import clusters, lineage, preempt, rundir
@@ -141,6 +142,68 @@ def test_a_run_that_was_taken_over_is_let_go(tmp_path: Path) -> None:
     assert rundir.checkpoints(run) == []
     assert [r["event"] for r in lineage.read(run)] == ["start"]
     assert (run / "owner.json").is_file()
+
+
+OTHERS = '{"token": "other", "host": "elsewhere", "pid": 1, "since": "now"}'
+
+
+def test_a_process_that_stood_still_while_it_prepared_touches_nothing(
+    tmp_path: Path, whole: tuple[Path, Any]
+) -> None:
+    """It has the lock, and prepares; meanwhile another takes over, and writes."""
+    run = tmp_path / "run"
+    begun = run / "checkpoints" / ".unfinished-1"
+    begun.mkdir(parents=True)
+
+    def data(epoch: int) -> Any:
+        (run / "owner.json").write_text(OTHERS)
+        return tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
+
+    with pytest.raises(RunInUseError, match="taken over by another process \\(host elsewhere, pid 1"):
+        resume.fit(classifier(), data, run_dir=run, verbose=0)
+    assert begun.is_dir()
+    assert lineage.read(run) == []
+
+
+def test_a_process_that_stood_still_after_its_last_checkpoint_has_not_completed_the_run(
+    tmp_path: Path,
+) -> None:
+    run = tmp_path / "run"
+
+    class TakenOver(keras.callbacks.Callback):
+        def on_train_end(self, logs: Any = None) -> None:
+            (run / "owner.json").write_text(OTHERS)
+
+    with pytest.raises(RunInUseError):
+        fit(run, TakenOver(), epochs=1)
+    assert [r["event"] for r in lineage.read(run)] == ["start", "checkpoint"]
+    assert not [*run.glob("*.keras"), *run.glob(".unfinished*")]
+
+
+def test_a_run_that_another_process_began_meanwhile_is_continued(
+    tmp_path: Path, whole: tuple[Path, Any]
+) -> None:
+    """Both prepared a fresh start; this one waited, and has its turn."""
+    run = tmp_path / "run"
+
+    def train(data: Any, *callbacks: Any) -> keras.callbacks.History:
+        return resume.fit(
+            classifier(), data, run_dir=run, epochs=3, batch_size=8, verbose=0, every_steps=4,
+            validation_data=(X[:16], Y[:16]), callbacks=callbacks,
+        )  # fmt: skip
+
+    def data(epoch: int) -> Any:
+        if not run.exists():
+            with pytest.raises(BrokenError):
+                train(lambda epoch: (X, Y), BreakAt(9))
+        return X, Y
+
+    keras.utils.clear_session()
+    history = train(data)
+    assert [(r["attempt"], r["step"]) for r in lineage.attempts(lineage.read(run))] == [(1, 0), (2, 8)]
+    assert history.history == whole[1]
+    same_ends(run, whole[0])
+    assert lineage.breaks(run) == []
 
 
 def test_the_state_before_a_validation_has_the_epochs_own_metrics(tmp_path: Path) -> None:

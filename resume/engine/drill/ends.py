@@ -11,7 +11,15 @@ from resume import difference, lineage, rundir
 from resume.state import TrainState
 
 _TEXTS = (".csv", ".tsv", ".txt", ".log", ".json", ".jsonl")
-_OURS = ("lineage.jsonl", "owner.json", "heartbeat.json", "lock", "lock.door", "config.yaml")
+_OURS = (
+    "lineage.jsonl",
+    "owner.json",
+    "owner.left.json",
+    "heartbeat.json",
+    "lock",
+    "lock.door",
+    "config.yaml",
+)
 Series = dict[str, list[tuple[int, bytes]]]
 
 

@@ -173,10 +173,11 @@ def committed(folder: Path, marks: str) -> list[Path]:
 
 
 def size(mark: Path) -> int:
-    """Bytes of a checkpoint: of the folder that is one, or of the files that begin with the mark's name."""
+    """Bytes of a checkpoint: of the folder that is one, or of the files that share the number in the mark's name."""
     if mark.is_dir():
         return sum(f.stat().st_size for f in mark.rglob("*") if f.is_file())
-    return sum(f.stat().st_size for f in mark.parent.glob(f"{mark.stem}.*") if f.is_file())
+    shared = f"{mark.stem}.*" if re.search(r"\d", mark.stem) else "*"
+    return sum(f.stat().st_size for f in mark.parent.glob(shared) if f.is_file())
 
 
 def as_dicts(windows: Iterator[Window]) -> list[dict[str, Any]]:

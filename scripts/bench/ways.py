@@ -141,7 +141,7 @@ def orbax_async(training: Training) -> list[keras.callbacks.Callback]:
 
 WAYS: dict[str, Way] = {
     "ours": Ours("checkpoints/step-*", lambda training: []),
-    "backup": Way("latest.weights.h5", backup),
+    "backup": Way("training_metadata.json", backup),
     "keras": Way("*.keras", archive),
     "tf": Way("*.index", tracked),
     "tf_async": Way("*.index", tracked_async),

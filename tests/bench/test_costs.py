@@ -127,7 +127,7 @@ def test_throughput_disk_and_memory_of_ours_and_a_peer() -> None:
     found = json.loads(ran("--rows", "b,d,e", "--ways", "ours,backup", "--json"))
     results = {(r["job"]["trial"], r["size"], r["job"]["way"]): r["rounds"][0] for r in found["results"]}
     for way in ("ours", "backup"):
-        trained = results["trained", "50 M", way]
+        trained = results["trained", "50M", way]
         assert trained["variables"] == 74
         assert len(trained["windows"]) == 2
         assert all(w["blocked"] is not None and w["bytes"] >= trained["state"] for w in trained["windows"])

@@ -150,6 +150,16 @@ def reference(variable: Variable) -> tf.Tensor:
     return inner.read_value() if isinstance(inner, tf.distribute.DistributedValues) else inner.value()
 
 
+def view(variable: Variable) -> np.ndarray[Any, Any]:
+    """The variable's value, to be looked at and not to be kept: on a CPU these are the variable's own bytes."""
+    return on_host(reference(variable))
+
+
+def on_host(tensor: tf.Tensor) -> np.ndarray[Any, Any]:
+    """Not `numpy()`, which copies what is on the host already."""
+    return np.asarray(tensor._numpy())
+
+
 def untrained(model: keras.Model, live: Live) -> frozenset[str]:
     """Names of the model's variables that no training step is expected to change.
 

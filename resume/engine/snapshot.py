@@ -96,5 +96,4 @@ def _away(item: Any) -> bool:
 
 
 def _on_host(item: Any) -> np.ndarray[Any, Any]:
-    """Not `numpy()`, which copies what is on the host already."""
-    return np.asarray(item._numpy() if isinstance(item, tf.Tensor) else item)
+    return live.on_host(item) if isinstance(item, tf.Tensor) else np.asarray(item)

@@ -177,7 +177,7 @@ class _Tracer:
             variables = live.of(self.model).variables
         except ValueError:  # its optimizer is new, and not built
             variables = {}
-        values = {name: digest(live.value(v))[:16] for name, v in variables.items()}
+        values = {name: digest(live.view(v))[:16] for name, v in variables.items()}
         return {
             "variables": values,
             "hidden": self._moved(),

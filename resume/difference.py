@@ -130,8 +130,13 @@ def _position(saved: TrainState, found: TrainState) -> Iterator[Difference]:
         ours, theirs = getattr(saved, name), getattr(found, name)
         if ours != theirs:
             yield Difference(name, "position", _number(ours), _number(theirs))
-    for name, ours, theirs in _leaves(saved.progress, found.progress):
+    for name, ours, theirs in _leaves(progress(saved), progress(found)):
         yield Difference(name, "position", declaration.shown(ours), declaration.shown(theirs))
+
+
+def progress(state: TrainState) -> dict[str, Any]:
+    """A state's progress without `files`: how long each attempt's logs were, which no next step depends on."""
+    return {section: found for section, found in state.progress.items() if section != "files"}
 
 
 def _number(value: int | None) -> str | None:

@@ -13,7 +13,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,7 @@ def timeline(records: Sequence[Record]) -> list[dict[str, Any]]:
         assert start is not None  # None stands behind the last
         number, end = start["attempt"], ends.get(start["attempt"], {})
         lost = (after or {}).get("lost") or {}
+        begun = (after or {}).get("step")
         reached = [x for x in (end.get("step"), lost.get("step"), steps.get(number)) if isinstance(x, int)]
         rows.append({
             "attempt": number,
@@ -107,12 +108,27 @@ def timeline(records: Sequence[Record]) -> list[dict[str, Any]]:
             "from": start.get("step"),
             "to": max(reached, default=start.get("step")),
             "published": steps.get(number),
-            "repeated": lost.get("steps", 0 if after or end else None),
+            "repeated": max([*reached, begun]) - begun if isinstance(begun, int) else 0 if end else None,
             "lost_seconds": lost.get("seconds", 0.0 if after or end else None),
             "restore_seconds": start.get("restore_seconds"),
             "end": end.get("reason") or ("killed, or crashed" if after else "running, or killed"),
         })  # fmt: skip
     return rows
+
+
+def as_markdown(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows of `timeline` as a Markdown table, for a reader in a browser."""
+    head = ("attempt", "began", "from step", "to step", "steps repeated", "why it ended", "where")
+    lines = [head, ("---",) * len(head), *map(_shown, rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _shown(row: Mapping[str, Any]) -> tuple[str, ...]:
+    began = time.strftime("%F %T", time.localtime(row["time"])) if row["time"] is not None else None
+    where = f"{row['host']}, job {row['job']}" if row["job"] else row["host"]
+    cells = (row["attempt"], began, row["from"], row["to"], row["repeated"], row["end"], where)
+    texts = ("-" if cell is None else str(cell) for cell in cells)
+    return tuple(" ".join(text.replace("|", "\\|").split()) for text in texts)
 
 
 def published(run: Path, checkpoint: Path, *, attempt: int, **facts: Any) -> None:

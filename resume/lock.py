@@ -25,6 +25,7 @@ import filelock
 from resume.errors import RunInUseError
 
 _OWNER, _HEARTBEAT = "owner.json", "heartbeat.json"
+_LEFT = "owner.left.json"  # the note of the last holder that has left
 _BEAT = 5.0  # seconds between heartbeats
 _LOOK = 0.5  # seconds between looks while waiting
 _AJAR = 10.0  # seconds to wait for others at the door, which takes them milliseconds
@@ -48,6 +49,7 @@ class Claim:
     def _check(self) -> None:
         facts = _facts(self.run)
         if facts.get("token") != self.token:
+            facts = facts or _facts(self.run, _LEFT)  # its successor may have ended before this one woke up
             raise RunInUseError(
                 f"{self.run}: taken over by another process ({_named(facts)}) while this one stood still. "
                 "This one publishes nothing more."
@@ -67,8 +69,7 @@ def held(run: Path, *, wait: float = 0.0, stale: float = 60.0, job: str | None =
         yield claim
     finally:
         stop.set()
-        if _facts(run).get("token") == claim.token:
-            (run / _OWNER).unlink(missing_ok=True)
+        _leave(claim)
         inherited.clear()
         lock.release()
 
@@ -120,6 +121,15 @@ def _sign(claim: Claim, job: str | None, *, locked: bool) -> None:
     begun = claim.run / f"{_OWNER}.{claim.token}"
     begun.write_text(json.dumps(facts))
     begun.replace(claim.run / _OWNER)
+
+
+def _leave(claim: Claim) -> None:
+    """At the door: a process that was stopped in here must not take its successor's note away."""
+    if _facts(claim.run).get("token") != claim.token:
+        return
+    with contextlib.suppress(filelock.Timeout), _door(claim.run, timeout=_AJAR):
+        if _facts(claim.run).get("token") == claim.token:
+            (claim.run / _OWNER).replace(claim.run / _LEFT)
 
 
 def _silence(run: Path) -> float:

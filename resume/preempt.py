@@ -80,6 +80,7 @@ class Watch:
         self._asks = False
         self._pipe: tuple[int, int] | None = None
         self._wakeup = -1
+        self._mask = threading.local()  # of the thread that forks
 
     # -- hearing ---------------------------------------------------------------------------------------------------
 
@@ -93,7 +94,7 @@ class Watch:
         for number in self.cluster.signals:
             self._earlier[number] = signal.signal(number, _flag_only)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self.cluster.signals)  # a launcher's mask is inherited
-        os.register_at_fork(after_in_child=self._let_go)
+        os.register_at_fork(before=self._hold, after_in_parent=self._release, after_in_child=self._forked)
         self._wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
         threading.Thread(target=self._listen, name="resume-preempt", daemon=True).start()
         self._ask_clouds()
@@ -117,11 +118,26 @@ class Watch:
         self._let_go()
         if pipe is not None:
             with contextlib.suppress(OSError):
-                os.write(pipe[1], b"\0")  # the thread's end of the matter
+                os.write(pipe[1], b"\0")  # the thread's end of the matter, which closes what it reads from
+            os.close(pipe[1])
+
+    def _hold(self) -> None:
+        """Before a fork. A signal that finds the child while it still has our handler would be lost there: it waits."""
+        if self._pipe is not None:
+            self._mask.before = signal.pthread_sigmask(signal.SIG_BLOCK, set(self._earlier))
+
+    def _release(self) -> None:
+        before = self._mask.__dict__.pop("before", None)
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _forked(self) -> None:
+        """In the child, whose signals (Pool.terminate sends SIGTERM) are its own, and none of ours."""
+        self._let_go()
+        self._release()
 
     def _let_go(self) -> None:
-        """Everything as it was before; at once in a forked child, whose signals (Pool.terminate sends SIGTERM) would
-        otherwise be deaf to it, and be heard here."""
+        """Everything as it was before."""
         global current
         current = None
         if self._pipe is None:
@@ -140,6 +156,7 @@ class Watch:
                 self._hand_on(number)
                 if number in self._earlier and self.notice is None:
                     self._heard(signal.Signals(number))
+        os.close(read)
 
     def _hand_on(self, number: int) -> None:
         """To whoever listened before us."""

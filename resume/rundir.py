@@ -25,6 +25,7 @@ from typing import Any
 from resume import formats, plain
 from resume.errors import NoCheckpointError, SourceError, UsageError
 from resume.formats import native
+from resume.formats.sharing import Donor
 from resume.state import TrainState
 
 _NAME = re.compile(r"^step-(\d{8,})(?:\.(\d+))?$")
@@ -104,10 +105,13 @@ def publish(
     state: TrainState,
     *,
     guard: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    trusted: set[tuple[int, int]] | None = None,
 ) -> Published:
     """Write a state as the run's next checkpoint: a temporary sibling, synced, renamed, parent synced.
 
     `guard`: entered for the renaming alone; raises where this process may not publish any more.
+    `trusted`: device and inode of data files that this process knows to be whole; those of this one are added. Without
+    it, nothing is shared with earlier checkpoints.
     Whatever kills this process, at whatever moment, the checkpoints published before stay as they were.
     Raises OSError (a full disk, say) after removing what it had begun.
     """
@@ -116,16 +120,43 @@ def publish(
     folder.mkdir(parents=True, exist_ok=True)
     begun = folder / f"{_UNFINISHED}{uuid.uuid4().hex}"
     begun.mkdir()
+    step, nbytes = state.iterations or 0, state.nbytes
     try:
-        native.write(begun, state)
+        native.write(begun, state, donor=None if trusted is None else _donor(run, trusted))
+        inodes = _inodes(begun)
         with guard():
-            target = _next_name(folder, state.iterations or 0)
+            target = _next_name(folder, step)
             begun.rename(target)
+    except OSError:
+        shutil.rmtree(begun, ignore_errors=True)
+        with guard():  # a successor has swept it away: that is the reason then, and no full disk
+            raise
     except BaseException:
         shutil.rmtree(begun, ignore_errors=True)
         raise
     native.sync_directory(folder)
-    return Published(target, time.perf_counter() - started, state.nbytes)
+    if trusted is not None:
+        trusted |= inodes
+    return Published(target, time.perf_counter() - started, nbytes)
+
+
+def _donor(run: Path, trusted: set[tuple[int, int]]) -> Donor | None:
+    """The newest checkpoint that shares nothing with the newest of all (resume.formats.sharing says why)."""
+    with contextlib.suppress(SourceError, OSError):  # a damaged one has nothing to give
+        found = checkpoints(run)
+        if len(found) < 2:
+            return None
+        *earlier, newest = found
+        taken = _inodes(newest.path)
+        other = next((c.path for c in reversed(earlier) if taken.isdisjoint(_inodes(c.path))), None)
+        return native.donor(other, before=newest.path, trusted=trusted) if other is not None else None
+    return None
+
+
+def _inodes(checkpoint: Path) -> set[tuple[int, int]]:
+    """Of its data files."""
+    found = (file.stat() for file in checkpoint.iterdir() if file.suffix == ".safetensors")
+    return {(at.st_dev, at.st_ino) for at in found}
 
 
 def _next_name(folder: Path, step: int) -> Path:
@@ -155,6 +186,8 @@ def being_written(run: Path) -> bool:
 
 def sweep(run: Path) -> None:
     """Remove what killed attempts left behind. Only for the holder of the lock."""
+    for model in run.glob(f"{_UNFINISHED}*"):
+        model.unlink()
     folder = run / "checkpoints"
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.name.startswith((_UNFINISHED, _RETIRED)):
@@ -216,12 +249,14 @@ class Directory:
     path: Path
     retention: Retention = field(default_factory=Retention)
     guard: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+    _trusted: set[tuple[int, int]] = field(default_factory=set)
 
     def publish(self, state: TrainState) -> Published:
-        published = publish(self.path, state, guard=self.guard)
-        found = checkpoints(self.path)
-        for checkpoint in self.retention.retired(found, logs=self._logs(found)):
-            retire(checkpoint)
+        published = publish(self.path, state, guard=self.guard, trusted=self._trusted)
+        with self.guard():  # anew: what would be retired by now may be another's
+            found = checkpoints(self.path)
+            for checkpoint in self.retention.retired(found, logs=self._logs(found)):
+                retire(checkpoint)
         return published
 
     def _logs(self, found: Iterable[Checkpoint]) -> dict[Path, Mapping[str, Any]]:

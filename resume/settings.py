@@ -50,6 +50,9 @@ class CheckpointSettings:
     keep_last: int = 2
     keep_every_steps: int | None = None
     keep_best: str | None = None  # a metric
+    when_busy: str = "wait"  # "skip": what is due while a checkpoint is written comes after that one
+    on_failure: str = "stop"  # "warn": train on although a checkpoint could not be published
+    background: bool | None = None  # write beside the training; None: where there is memory for it
     accept: list[str] = field(default_factory=list)  # names that may start fresh
     prefer: str | None = None  # "config" or "checkpoint", where they disagree
     local: str | None = None  # a folder of this machine for runs whose run_dir is a URL
@@ -130,6 +133,8 @@ _ONE_OF: dict[str, tuple[Any, ...]] = {
     "trust": ("none", "config", "code"),
     "fit.verbose": ("auto", 0, 1, 2),
     "checkpoint.prefer": (None, "config", "checkpoint"),
+    "checkpoint.when_busy": ("wait", "skip"),
+    "checkpoint.on_failure": ("stop", "warn"),
     "devices.kind": ("auto", "cpu"),
     "cluster.kind": ("auto", "local", "slurm", "kubernetes"),
 }

@@ -98,6 +98,10 @@ class Arrays(Mapping[str, np.ndarray[Any, Any]]):
             raise KeyError(name)
         return self._read(name)
 
+    def take(self, name: str) -> np.ndarray[Any, Any]:
+        """The array, asked for the last time: a snapshot of live variables lets go of it with this."""
+        return self[name]
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.specs)
 
@@ -142,6 +146,9 @@ class TrainState:
     places: Mapping[str, str] = field(
         default_factory=dict
     )  # canonical name -> position, where a format keeps one
+    still: frozenset[str] = (
+        frozenset()
+    )  # names of what no training changes (a frozen layer's), as far as is known
     unheld: tuple[str, ...] = ()  # names, or their beginnings, that this kind of source never holds
     notes: tuple[str, ...] = ()  # what a reader had to derive or assume, in plain words
 

@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from resume.commands.train import completed
+from resume.commands.composition import completed
 from resume.settings import Settings, config_dir, validate
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -149,6 +149,17 @@ def test_position_and_progress(make_state: Make) -> None:
     ]
 
 
+def test_lengths_of_log_files_are_no_state(make_state: Make) -> None:
+    """Event files are named after host, process and time: no two runs have the same."""
+    wait = {"early": {"wait": 1}}
+    one = make_state(7, progress={"callbacks": wait, "files": {"logs/events.out.tfevents.1.a.8.0": 40}})
+    other = make_state(7, progress={"callbacks": wait, "files": {"logs/events.out.tfevents.2.a.9.0": 88}})
+    assert difference.compare(one, other).equal
+    assert difference.compare(one, make_state(7, progress={"callbacks": wait})).equal
+    later = replace(other, progress={**other.progress, "callbacks": {"early": {"wait": 2}}})
+    assert only(difference.compare(one, later)).name == "callbacks.early.wait"
+
+
 # ---- apart ----
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -240,3 +241,18 @@ def test_the_timeline(tmp_path: Path) -> None:
         (3, 60, 60, None, None, None, "running, or killed"),
     ]
     assert [(row["host"], row["job"], row["restore_seconds"]) for row in rows] == [("a", "7", 0.5)] * 3
+
+
+def test_the_timeline_as_markdown() -> None:
+    rows = lineage.timeline([
+        {"event": "start", "attempt": 1, "step": 0, "time": 86400.0 * 365, "host": "a", "job": "7"},
+        {"event": "end", "attempt": 1, "step": 12, "reason": "failed: ValueError: a | b\r\nc"},
+        {"event": "start", "attempt": 2, "step": 10, "host": "b"},
+    ])  # fmt: skip
+    began = time.strftime("%F %T", time.localtime(86400.0 * 365))
+    assert lineage.as_markdown(rows).split("\n") == [
+        "| attempt | began | from step | to step | steps repeated | why it ended | where |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        f"| 1 | {began} | 0 | 12 | 2 | failed: ValueError: a \\| b c | a, job 7 |",
+        "| 2 | - | 10 | 10 | - | running, or killed | b |",
+    ]

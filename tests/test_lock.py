@@ -194,6 +194,19 @@ def test_a_stopped_holder_is_taken_over_and_publishes_nothing_more(
             pass  # though nobody has the lock itself: the stopped process took it along when it ended
 
 
+def test_a_stopped_holder_is_told_of_a_successor_that_has_ended(
+    tmp_path: Path, sleeper: subprocess.Popen[str]
+) -> None:
+    sleeper.send_signal(signal.SIGSTOP)
+    with lock.held(tmp_path, wait=10, stale=1.0):
+        pass
+    (tmp_path / "publish").touch()
+    sleeper.send_signal(signal.SIGCONT)
+    assert f"(host {socket.gethostname()}, pid {os.getpid()}, since 2" in sleeper.communicate(timeout=30)[0]
+    with lock.held(tmp_path):
+        pass
+
+
 def test_a_living_holder_is_not(tmp_path: Path, sleeper: subprocess.Popen[str]) -> None:
     with pytest.raises(RunInUseError), lock.held(tmp_path, wait=2.5, stale=1.0):
         pass

@@ -107,6 +107,21 @@ def test_a_worker_that_is_terminated_is_no_preemption(child: Start) -> None:
     assert (code, out.splitlines()[:2]) == (75, ["None", "ready"])
 
 
+def test_a_worker_that_is_terminated_as_it_is_born_ends(child: Start) -> None:
+    """Its signal may find it before it has let go of our handler."""
+    body = (
+        "ends = []\n"
+        "for _ in range(300):\n"
+        "    pid = os.fork()\n"
+        "    if pid == 0: time.sleep(5); os._exit(0)\n"
+        "    os.kill(pid, signal.SIGTERM)\n"
+        "    ends.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
+        "print(set(ends), watch.notice, flush=True)\n"
+    )
+    code, out = ended(child(body, before=READY))
+    assert (code, out) == (0, "{-15} None\n")
+
+
 # ---- the deadline ----
 
 STUCK = {

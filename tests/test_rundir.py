@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -13,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from resume import rundir
-from resume.errors import NoCheckpointError, SourceError, UsageError
+from resume import lock, rundir
+from resume.errors import NoCheckpointError, RunInUseError, SourceError, UsageError
 from resume.rundir import Best, Checkpoint, Directory, Retention
-from resume.state import TrainState
+from resume.state import Arrays, TrainState
 
 Make = Callable[..., TrainState]
 Python = Callable[..., subprocess.Popen[str]]
@@ -137,7 +139,9 @@ def test_leftovers_are_swept(tmp_path: Path, make_state: Make) -> None:
         (folder / name).mkdir()
         (folder / name / "state.safetensors").write_bytes(b"half")
     (folder / ".mine").mkdir()
+    (tmp_path / ".unfinished-3.keras").touch()
     rundir.sweep(tmp_path)
+    assert not list(tmp_path.glob(".*"))
     assert sorted(p.name for p in folder.iterdir()) == [".mine", "step-00000001"]
 
 
@@ -233,6 +237,35 @@ def test_the_best_stays(tmp_path: Path, make_state: Make) -> None:
     (tmp_path / "checkpoints/step-00000003/manifest.json").write_text("{}")
     directory.publish(make_state(6, progress={"epoch_logs": None}))
     assert steps(tmp_path) == [6]  # what cannot be read is the best of nothing
+
+
+# ---- a successor ----
+
+
+def test_a_checkpoint_that_a_successor_has_swept_away(tmp_path: Path, make_state: Make) -> None:
+    """Its writer stood still while it wrote: it is told of the successor, and of no missing file."""
+    with lock.held(tmp_path) as claim:
+        whole = make_state(1).arrays
+
+        def read(name: str) -> Any:
+            (tmp_path / "owner.json").write_text('{"token": "other", "host": "elsewhere", "pid": 1}')
+            rundir.sweep(tmp_path)
+            return whole[name]
+
+        state = dataclasses.replace(make_state(1), arrays=Arrays(whole.specs, read=read))
+        with pytest.raises(RunInUseError, match="taken over by another process \\(host elsewhere, pid 1,"):
+            Directory(tmp_path, guard=claim.publishing).publish(state)
+    assert rundir.checkpoints(tmp_path) == []
+
+
+def test_nothing_is_retired_for_a_successor(tmp_path: Path, make_state: Make) -> None:
+    """Its writer stood still after the renaming."""
+    for step in (1, 2):
+        rundir.publish(tmp_path, make_state(step))
+    guards = iter([contextlib.nullcontext()])  # a second one there is not
+    with pytest.raises(StopIteration):
+        Directory(tmp_path, Retention(last=1), guard=lambda: next(guards)).publish(make_state(3))
+    assert steps(tmp_path) == [1, 2, 3]
 
 
 # ---- kills and full disks, in real processes ----

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from resume.commands import table
-from resume.engine.drill import Drill, Report, rehearse, stables
+from resume.engine.drill.rehearsal import Drill, Report, rehearse, stables
 from resume.errors import EXIT_COMPLETED, ContinuityError, UsageError
 
 _SWEEPS = ("-m", "--multirun", "hydra.mode=MULTIRUN")

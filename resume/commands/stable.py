@@ -1,4 +1,4 @@
-"""The far side of resume.engine.drill_stable: `python -m resume.commands.stable`, a request a line, a fork a request.
+"""The far side of resume.engine.drill.stable: `python -m resume.commands.stable`, a request a line, a fork a request.
 
 An attempt is what `resume train` does, with its own composition, exit codes and signals; only the tracing is added.
 """
@@ -10,8 +10,6 @@ import json
 import os
 import sys
 import traceback
-import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,9 +20,9 @@ _EVERY_ATTEMPT = (
     "tensorboard.backend.event_processing.event_accumulator",
     "resume.commands.train",
     "resume.engine.launch",
-    "resume.engine.drill_ends",
-    "resume.engine.drill_survey",
-    "resume.engine.drill_trace",
+    "resume.engine.drill.ends",
+    "resume.engine.drill.survey",
+    "resume.engine.drill.trace",
 )
 
 
@@ -74,31 +72,26 @@ def _child(request: dict[str, Any]) -> NoReturn:
 
 
 def _train(request: dict[str, Any]) -> int:
-    from resume.engine import drill_trace, launch, loop
+    from resume.commands import train
+    from resume.engine import loop
+    from resume.engine.drill import trace
 
     file = Path(request["trace"])
-    return _command(request, launch, lambda job: loop.train(drill_trace.traced(job, file)))
+    return train.run(request["arguments"], act=lambda job: loop.train(trace.traced(job, file)))
 
 
 def _survey(request: dict[str, Any]) -> int:
-    from resume.engine import drill_survey, launch
+    from resume.commands import train
+    from resume.engine.drill import survey
 
     file = Path(request["found"])
-    return _command(request, launch, lambda job: drill_survey.survey(job, file))
-
-
-def _command(request: dict[str, Any], launch: types.ModuleType, engine: Callable[[Any], Any]) -> int:
-    """`resume train` with this in the place of the engine: the one way for a drill into a training."""
-    from resume.commands import train
-
-    vars(launch)["train"] = engine
-    return train.run(request["arguments"])
+    return train.run(request["arguments"], act=lambda job: survey.survey(job, file))
 
 
 def _compare(request: dict[str, Any]) -> int:
-    from resume.engine import drill_ends
+    from resume.engine.drill import ends
 
-    drill_ends.compared(Path(request["whole"]), Path(request["broken"]), Path(request["found"]))
+    ends.compared(Path(request["whole"]), Path(request["broken"]), Path(request["found"]))
     return 0
 
 

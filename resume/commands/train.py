@@ -4,54 +4,33 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from hydra import main as hydra_main
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from resume import clusters, lineage, preempt, signalpath
-from resume.commands import quiet
+from resume.commands import composition, quiet
 from resume.errors import EXIT_COMPLETED, ResumeError, UsageError
 from resume.preempt import Watch
-from resume.settings import ClusterSettings, Settings, config_dir, unknown_key, validate
+from resume.settings import ClusterSettings, Settings, config_dir, validate
+
+if TYPE_CHECKING:
+    from resume.engine.job import Job
+
+Act = Callable[["Job"], object]
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Compose and train. Hydra's own errors become usage errors; anything unforeseen keeps its traceback."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise to us, do not print and exit with 1
-    sys.argv = [sys.argv[0], *completed(arguments)]
-    _refuse_namesakes(sys.argv[1:])
-    try:
-        with Watch(
-            clusters.of(ClusterSettings())
-        ):  # until the configuration is known, what the environment says
-            hydra_main(version_base="1.3", config_path=str(config_dir()), config_name="train")(task)()
-    except (HydraException, OmegaConfBaseException) as error:
-        unknown = re.search(r"Could not override '([\w.]+)'", str(error))
-        raise UsageError(unknown_key(unknown[1]) if unknown else _first_lines(error)) from error
+def run(arguments: Sequence[str], *, act: Act | None = None) -> int:
+    """Compose and train. `act`: what is done with the job instead of training it."""
+    line = composition.completed(arguments)
+    _refuse_namesakes(line)
+    with Watch(clusters.of(ClusterSettings())):  # until the configuration is known, what the environment says
+        composition.compose(line, task if act is None else lambda cfg: task(cfg, act=act))
     return EXIT_COMPLETED
-
-
-def completed(arguments: Sequence[str]) -> list[str]:
-    """The command line with the shipped default for what it does not name: nothing where an experiment or a whole
-    configuration is chosen, the data alone where the model comes from a checkpoint."""
-    out = ["+" + a if a.startswith("experiment=") else a for a in arguments]
-    named = {_named(a) for a in arguments if "=" in a}
-    if "experiment" in named or any(a.startswith(("--config-name", "-cn")) for a in arguments):
-        return out
-    wanted = (
-        {"data": "digits"}
-        if "ckpt" in named
-        else {"model": "digits_mlp", "optimizer": "adam", "data": "digits"}
-    )
-    return [*out, *(f"{group}={choice}" for group, choice in wanted.items() if group not in named)]
 
 
 def _refuse_namesakes(arguments: Sequence[str]) -> None:
@@ -67,13 +46,7 @@ def _refuse_namesakes(arguments: Sequence[str]) -> None:
                 )
 
 
-def _named(argument: str) -> str:
-    """The group that an override chooses: by its name, or by the `_target_` of a node of the user's own."""
-    key = argument.split("=", 1)[0].lstrip("+~").split("@", 1)[0]
-    return key.split(".", 1)[0] if key.endswith("._target_") else key
-
-
-def task(cfg: DictConfig) -> None:
+def task(cfg: DictConfig, *, act: Act | None = None) -> None:
     """The job itself; importable by name, since Hydra's launchers pickle it by reference."""
     try:
         settings = validate(cfg)
@@ -82,30 +55,25 @@ def task(cfg: DictConfig) -> None:
         if done is not None:
             print(f"run {settings.run_dir}: {done}.")
             return
-        _trained(settings, record=OmegaConf.to_yaml(OmegaConf.create(asdict(settings))))
+        _trained(settings, record=OmegaConf.to_yaml(OmegaConf.create(asdict(settings))), act=act)
     except ResumeError as error:
         print(f"resume: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
 
 
-def _trained(settings: Settings, *, record: str) -> None:
+def _trained(settings: Settings, *, record: str, act: Act | None) -> None:
     """Under the watch of this process, or under one of its own where a launcher called the task."""
     cluster = clusters.of(settings.cluster)
     if obstacle := signalpath.obstacle(cluster.kind):
         print(f"warning: {obstacle}", file=sys.stderr)
     with preempt.watching(cluster) as watch:
-        preempt.obeyed(watch, lambda: train(settings, record=record, watch=watch))
+        preempt.obeyed(watch, lambda: train(settings, record=record, watch=watch, act=act))
 
 
-def train(settings: Settings, *, record: str, watch: Watch) -> None:
+def train(settings: Settings, *, record: str, watch: Watch, act: Act | None = None) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with quiet.standard_error():
         from resume.engine import devices, launch  # here, so that --help and usage errors need no TensorFlow
 
         devices.discover()
-    launch.run(settings, record=record, watch=watch)
-
-
-def _first_lines(error: Any) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return "\n".join(lines[:4])
+    launch.run(settings, record=record, watch=watch, act=act)

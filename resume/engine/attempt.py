@@ -8,28 +8,27 @@ optimizer keeps some (held back until the run's end), and it resets metrics (put
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
-import time
+import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
-import tensorflow as tf
 
-from resume import lineage, lock, logs, preempt, rundir
+from resume import lineage, logs, preempt, rundir
 from resume.continuity import Proof
 from resume.engine import callbacks as run_callbacks
-from resume.engine import capture, feed, flavour, live, memory, restore, rng
-from resume.engine.callbacks import Hooks, OwnLog, RunCallbacks
+from resume.engine import capture, feed, flavour, memory, restore, rng, snapshot
+from resume.engine.callbacks import Hooks, RunCallbacks
 from resume.engine.data import Order, Validation
 from resume.engine.job import Job, Origin, Outcome
-from resume.errors import ResumeError, RunInUseError, UsageError
-from resume.formats import native
+from resume.engine.opening import Opening
+from resume.engine.saving import Saver
+from resume.errors import RunInUseError, UsageError
 from resume.lock import Claim
 from resume.preempt import Preempted
 from resume.rundir import Directory
 from resume.schedule import Clockwork
+from resume.state import TrainState
 
 
 class Attempt:
@@ -65,7 +64,7 @@ class Attempt:
         self.clockwork = Clockwork(job.schedule, self.step)
         self.due = False
         self.said: set[str] = set()
-        self.before_validation: tuple[dict[str, Any], dict[str, Any]] | None = None
+        self.before_validation: TrainState | None = None
 
     def _section(self, name: str, default: Any) -> Any:
         return capture.section(self.origin.state, name, default) if self.origin.state else default
@@ -73,7 +72,9 @@ class Attempt:
     def run(self, claim: Claim, *, restore_seconds: float) -> Outcome:
         self.directory = Directory(self.job.run_dir, self.job.retention, claim.publishing)
         self.restore_seconds = restore_seconds
-        self._begin()
+        with claim.publishing():  # who stood still until now must not sweep and rewind what is another's
+            self._begin()
+        self.callbacks.on_train_begin()
         claim.reached = lambda: {"attempt": self.number, "step": self.step}
         self.watch.at_exit = self._ended
         try:
@@ -84,10 +85,14 @@ class Attempt:
         except RunInUseError:
             raise  # the lineage is another's by now
         except BaseException as error:
+            self.saver.abandon()
             self._ended(_reason(error))
             raise
-        lineage.append(self.job.run_dir, "end", attempt=self.number, reason="completed", step=self.step,
-                       epoch=self.epoch, stopped=self.stopped)  # fmt: skip
+        with claim.publishing():
+            lineage.append(self.job.run_dir, "end", attempt=self.number, reason="completed", step=self.step,
+                           epoch=self.epoch, stopped=self.stopped)  # fmt: skip
+        self.own_log.timeline(self.job.run_dir, step=self.step)  # with this end in it
+        self.own_log.close()
         return Outcome(self.callbacks._history, self.model, self.proof, self.step)
 
     def _ended(self, reason: str) -> None:
@@ -104,9 +109,13 @@ class Attempt:
         self.born = flavour.of(self.model)
         self.named = run_callbacks.checked(self.job.callbacks(self.born), self.born)
         made = memory.snapshot(self.named)
-        self._rewind(before)
-        self._record()
-        self._announce()
+        opening = Opening(self.job, self.origin, self.model, self.proof, self.number, self.step)
+        files = opening.rewind(before, self.named.values())
+        opening.record(files, batch=self.batch, epoch=self.epoch, restore_seconds=self.restore_seconds)
+        self.own_log = opening.announce(self.notes)
+        self.saver = Saver(
+            self.job, self.directory, attempt=self.number, own_log=self.own_log, beside=opening.beside()
+        )
         self.callbacks = RunCallbacks.of(
             self.named.values(),
             model=self.model,
@@ -124,87 +133,6 @@ class Attempt:
         )
         self.named["history"] = self.callbacks._history
         self.untouched = memory.Untouched({**made, **memory.snapshot({"history": self.named["history"]})})
-        self.callbacks.on_train_begin()
-
-    def _rewind(self, before: list[lineage.Record]) -> None:
-        run = self.job.run_dir
-        folders = [*run_callbacks.log_folders(self.named.values()), run / "logs"]
-        first = before[0].get("files", {}) if before else {}
-        logs.rewind(
-            run,
-            self._section("files", first)
-            if self.origin.kind == "run"
-            else first,  # never another run's files
-            folders=folders,
-            writers=[(str(r["host"]), int(r["pid"])) for r in before],
-        )
-        if self.origin.kind == "run":
-            run_callbacks.continue_files(self.named.values())
-        self.files_before = logs.sizes(run, run_callbacks.appended_files(self.named.values()))
-
-    def _record(self) -> None:
-        run, proof = self.job.run_dir, self.proof
-        if self.job.record is not None:
-            (run / "config.yaml").write_text(self.job.record)
-        lineage.append(
-            run,
-            "start",
-            attempt=self.number,
-            kind=self.origin.kind,
-            ckpt=str(self.job.ckpt.absolute()) if self.job.ckpt else None,
-            **{"from": {**self.origin.facts, "passed_over": list(self.origin.passed_over)}},
-            step=self.step,
-            epoch=self.epoch,
-            batch=self.batch,
-            epochs=self.job.epochs,
-            verdict=proof.verdict if proof else "fresh",
-            iterations_saved=proof.iterations_saved if proof else None,
-            iterations_restored=proof.iterations_restored if proof else None,
-            findings=[str(f) for f in proof.findings] if proof else [],
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            job=self.watch.cluster.job,
-            restarts=self.watch.cluster.restarts,
-            restore_seconds=round(self.restore_seconds, 3),
-            lost=self._lost(),
-            devices=self.job.devices,
-            versions={"tensorflow": tf.__version__, self.born: flavour.library(self.born).__version__},
-            files=self.files_before,
-        )
-
-    def _lost(self) -> dict[str, Any] | None:
-        """What the attempt before had done beyond the checkpoint that this one begins at, as its heartbeat told."""
-        beat, step = lock.last_heartbeat(self.job.run_dir), self.step
-        if beat.get("attempt") != self.number - 1 or not isinstance(beat.get("step"), int):
-            return None
-        begun = self.origin.state and native.read_manifest(self.origin.state.path).get("time")
-        seconds = max(float(beat["time"]) - float(begun), 0.0) if begun and beat["step"] > step else 0.0
-        return {"step": beat["step"], "steps": max(beat["step"] - step, 0), "seconds": round(seconds, 1)}
-
-    def _announce(self) -> None:
-        say, job = self.job.say, self.job
-        lines = [f"run {job.run_dir}, attempt {self.number}: {_beginning(self.origin)}"]
-        lines += [f"passed over: {why}" for why in self.origin.passed_over]
-        lines += self.proof.lines() if self.proof else []
-        if self.origin.state is not None and not restore.same_replicas(self.model, self.origin.state):
-            lines.append(
-                "  another number of devices: what each kept for itself (BatchNorm statistics) goes on from the first's"
-            )
-        lines += [f"  drift, {job.prefer} holds: {line}" for line in self.notes]
-        for line in lines:
-            say(line)
-        self.own_log = OwnLog(job.run_dir / "logs" / "resume")
-        self.own_log.attempt(lines, step=self.step)
-        self._repeat_cost()
-
-    def _repeat_cost(self) -> None:
-        """What the checkpoint cost was logged after it was published, and so cut off when the logs were rewound."""
-        digest = self.origin.facts.get("digest")
-        for record in lineage.read(self.job.run_dir):
-            if record["event"] == "checkpoint" and record["digest"] == digest and "seconds" in record:
-                self.own_log.checkpoint(
-                    step=record["step"], seconds=record["seconds"], nbytes=record["bytes"]
-                )
 
     def _began(self) -> None:
         """After every callback's on_train_begin, which may reset what was restored."""
@@ -302,36 +230,39 @@ class Attempt:
         self.batch = applied
         self.due = self.clockwork.after_step(self.step) or self.due
         self.watch.phase = preempt.TRAINING
+        self.saver.collect()
         last = applied >= self.callbacks.steps
         validates = last and self._validates()
         leaving = self.watch.notice is not None
         if validates or leaving or self.due:
             self.batch_logs = run_callbacks.numbers(logs)
         if self.due and not (last and not validates and not leaving):
-            self._publish()
+            self._publish(must=leaving)
         elif leaving:
             self._publish_in_time()
         self._leave_if_told()
         if validates:
-            self.before_validation = self._progress(), self._accumulators()
-
-    def _accumulators(self) -> dict[str, Any]:
-        """The epoch's metrics, which a validation is about to reset and to use."""
-        return {name: live.value(v) for name, v in live.epoch_metrics(live.of(self.model)).items()}
+            # Callbacks may change anything in a validation (SwapEMAWeights swaps the weights), and it uses the metrics.
+            self.before_validation = self._state()
 
     def _validation_step_done(self) -> None:
         """A preempted validation begins again: the state that it was begun with is what is published."""
-        if self.watch.notice is not None and self.before_validation is not None:
-            self._publish_in_time()
+        if self.watch.notice is not None:
+            if (
+                self.before_validation is not None
+            ):  # else this attempt began at this validation: it is published
+                self._publish_in_time()
             self._leave_if_told()
 
     def _publish_in_time(self) -> None:
+        self.saver.collect(wait=True)
         if self.watch.time_to_save():
             self._publish()
 
     def _leave_if_told(self) -> None:
         if self.watch.notice is not None:
             self.watch.phase = preempt.LEAVING
+            self.saver.collect(wait=True)
             raise Preempted(str(self.watch.told()))
 
     def _epoch_done(self, epochs: int, logs: Mapping[str, Any]) -> None:
@@ -346,29 +277,21 @@ class Attempt:
         self.epoch, self.batch, self.batch_logs, self.epoch_logs = epochs, 0, {}, logs
         last = epochs >= self.job.epochs or self.stopped
         if self.clockwork.after_epoch(epochs, last=last) or self.due:
-            self._publish()
+            self.due = True
+            self._publish(must=last or self.job.retention.best is not None)
 
     # -- publishing ----------------------------------------------------------------------------------------------
 
-    def _publish(self) -> None:
-        started = time.perf_counter()
+    def _publish(self, *, must: bool = True) -> None:
         self.callbacks.settle()
-        progress, kept = self.before_validation or (self._progress(), {})
-        state = capture.capture(self.model, epoch=self.epoch, batch=self.batch, progress=progress, kept=kept)
-        try:
-            published = self.directory.publish(state)
-        except OSError as error:
-            raise ResumeError(
-                f"{self.directory.path}: step {state.iterations} could not be published ({error.strerror or error}). "
-                "Earlier checkpoints are as they were: make room or repair it, then repeat the command."
-            ) from error
-        self.due = False
-        self.clockwork.published()
-        seconds = time.perf_counter() - started
-        self.watch.saved(seconds)
-        lineage.published(self.job.run_dir, published.path, attempt=self.number, seconds=seconds,
-                          bytes=published.nbytes)  # fmt: skip
-        self.own_log.checkpoint(step=state.iterations or 0, seconds=seconds, nbytes=published.nbytes)
+        if self.saver.save(self._state, must=must):
+            self.due = False
+            self.clockwork.published()
+
+    def _state(self) -> TrainState:
+        if self.before_validation is not None:
+            return self.before_validation
+        return snapshot.take(self.model, epoch=self.epoch, batch=self.batch, progress=self._progress())
 
     def _progress(self) -> dict[str, Any]:
         files = run_callbacks.appended_files(self.named.values())
@@ -391,10 +314,10 @@ class Attempt:
         }
 
     def _finish(self) -> None:
+        self.saver.finish()
         if hasattr(self.model.optimizer, "finalize_variable_values"):
             self.model.optimizer.finalize_variable_values(self.model.trainable_weights)
         self.callbacks.finish(self.epoch_logs)
-        self.own_log.close()
         self._say_unheld()
         self._export()
 
@@ -408,27 +331,22 @@ class Attempt:
         """The finished model: averaged or best weights are in no checkpoint, as training could not go on from them."""
         # tf_keras leaves a legacy optimizer's state out of `.keras`, and nothing out of `.h5`.
         target = self.job.run_dir / ("model.keras" if self.born == flavour.KERAS else "model.h5")
-        begun = target.with_name(f".unfinished-{target.name}")
+        begun = target.with_name(f".unfinished-{uuid.uuid4().hex}{target.suffix}")  # no two write one file
         try:
             self.model.save(begun)
-            begun.replace(target)
+            with self.directory.guard():
+                begun.replace(target)
         except (NotImplementedError, TypeError, ValueError, AttributeError) as error:
-            begun.unlink(missing_ok=True)
             self.job.say(
                 f"{target}: not written, Keras cannot save this model ({type(error).__name__}: {error})"
             )
+        finally:
+            begun.unlink(missing_ok=True)
 
 
 def _rescaled(batch: int, saved_steps: int | None, steps: int) -> int:
     """The same share of the epoch where it has another number of batches now."""
     return batch if saved_steps in (None, steps) else batch * steps // max(saved_steps or 1, 1)
-
-
-def _beginning(origin: Origin) -> str:
-    if origin.state is None:
-        return "a fresh start"
-    where = f"epoch {origin.epoch + 1}, batch {origin.batch}"
-    return f"continues {origin.state.path} (step {origin.state.iterations}, {where})"
 
 
 def _reason(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 from keras.src.utils.python_utils import pythonify_logs
 
-from resume import logs
+from resume import lineage, logs
 from resume.engine import flavour
 from resume.errors import UsageError
 
@@ -178,7 +178,7 @@ def _is_tensorboard(callback: Any) -> bool:
 
 
 class OwnLog:
-    """Our own TensorBoard series, in `logs/resume`: what each checkpoint cost, how each attempt began."""
+    """Our own TensorBoard series, in `logs/resume`: what each checkpoint cost, how each attempt began and ended."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -189,13 +189,19 @@ class OwnLog:
         with self._writer.as_default():
             tf.summary.text("continuity", "  \n".join(lines), step=step)
 
-    def checkpoint(self, *, step: int, seconds: float, nbytes: int) -> None:
+    def timeline(self, run: Path, *, step: int) -> None:
+        """All attempts so far; at an attempt's beginning that also tells how the one before has ended."""
+        with self._writer.as_default():
+            tf.summary.text("timeline", lineage.as_markdown(lineage.timeline(lineage.read(run))), step=step)
+
+    def checkpoint(self, *, step: int, seconds: float, blocked: float, nbytes: int) -> None:
         """The first checkpoint at a step; a second one (after the epoch's validation) would be a duplicate there."""
         if step == self._logged:
             return
         self._logged = step
         with self._writer.as_default():
             tf.summary.scalar("checkpoint/seconds", seconds, step=step)
+            tf.summary.scalar("checkpoint/blocked", blocked, step=step)
             tf.summary.scalar("checkpoint/megabytes", nbytes / 1e6, step=step)
 
     def flush(self) -> None:

@@ -1,40 +1,56 @@
-"""Live objects -> TrainState: a copy of every variable at a step boundary, with the configs that made it."""
+"""Live objects -> TrainState: every variable at a step boundary, with the configs that made it."""
 
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from resume import plain
 from resume.engine import flavour, keras2, live
 from resume.state import Arrays, OptimizerInfo, TrainState
 
+_CONFIGS: weakref.WeakKeyDictionary[keras.Model, tuple[list[Any], dict[str, Any] | None]] = (
+    weakref.WeakKeyDictionary()
+)
+_SIMPLE = (bool, int, float, str, bytes, type(None))
+_APART: Any = (
+    keras.Variable,
+    tf.Variable,
+    tf.Module,
+    keras.Operation,
+    type,
+)  # variables, and layers by themselves
 
-def capture(
+
+def capture(model: keras.Model, *, epoch: int, batch: int) -> TrainState:
+    """The training state now, copied; without callbacks, generators and the epoch's logs."""
+    found = live.of(model)
+    arrays = live.diverged({name: live.value(variable) for name, variable in found.variables.items()})
+    return training_state(model, found, Arrays.of(arrays), epoch=epoch, batch=batch, progress={})
+
+
+def training_state(
     model: keras.Model,
+    found: live.Live,
+    arrays: Arrays,
     *,
     epoch: int,
     batch: int,
     progress: Mapping[str, Any],
-    kept: Mapping[str, np.ndarray[Any, Any]] | None = None,
 ) -> TrainState:
-    """The training state now. `progress`: sections of plain values; arrays in them are set aside as `<section>/<n>`.
-
-    `kept`: values of an earlier moment that hold in the place of today's.
-    """
-    found, born = live.of(model), flavour.of(model)
-    values = {name: live.value(variable) for name, variable in found.variables.items()}
-    arrays = live.diverged(values | dict(kept or {}))
-    encoded = {section: _encode(section, item, arrays) for section, item in progress.items()}
+    """Arrays with the configs of the live objects that they were read from. `progress`: sections, encoded."""
+    born = flavour.of(model)
     return TrainState(
         format="native",
         path=Path(),
-        arrays=Arrays.of(arrays),
+        arrays=arrays,
         model_config=model_config(model),
         compile_config=compile_config(model),
         optimizer=optimizer_info(live.optimizer_of(model)),
@@ -42,12 +58,14 @@ def capture(
         flavour=born,
         epoch=epoch,
         batch=batch,
-        progress=encoded,
+        progress=progress,
         raw_names={name: raw for name, raw in found.raw_names.items() if name in arrays},
+        still=live.untrained(model, found),
     )
 
 
-def _encode(section: str, item: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+def encoded(section: str, item: Any, arrays: dict[str, Any]) -> Any:
+    """A section's plain values; arrays in it are set aside as `<section>/<n>`."""
     count = itertools.count()
 
     def keep(array: np.ndarray[Any, Any]) -> str:
@@ -68,7 +86,30 @@ def section(state: TrainState, name: str, default: Any = None) -> Any:
 
 
 def model_config(model: keras.Model) -> dict[str, Any] | None:
-    """The model as Keras serialises it; None for a model that cannot be (its code is the configuration's then)."""
+    """The model as Keras serialises it; None for a model that cannot be (its code is the configuration's then).
+
+    Serialised anew only when something that it is made of has changed: it takes as long as everything else of a
+    snapshot together, and is to be left alone by whoever is given it.
+    """
+    known, now = _CONFIGS.get(model), _fingerprint(model)
+    if known is None or known[0] != now:
+        known = _CONFIGS[model] = now, _serialised(model)
+    return known[1]
+
+
+def _fingerprint(model: keras.Model) -> list[Any]:
+    """What layers hold, and what that holds (a regularizer its factor): numbers and texts, objects by identity."""
+    found: list[Any] = []
+    for layer in model._flatten_layers():
+        found.append(id(layer))
+        for attribute, item in vars(layer).items():
+            found.append((attribute, item if isinstance(item, _SIMPLE) else id(item)))
+            inner = getattr(item, "__dict__", None) if not isinstance(item, _APART) else None
+            found += [(a, b) for a, b in inner.items() if isinstance(b, _SIMPLE)] if inner else ()
+    return found
+
+
+def _serialised(model: keras.Model) -> dict[str, Any] | None:
     try:
         saving = flavour.library(flavour.of(model)).saving
         config: dict[str, Any] = saving.serialize_keras_object(model)

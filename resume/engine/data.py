@@ -67,9 +67,23 @@ class Order:
     _stream: Any = None
     _cached: tuple[int, Any] | None = None
 
+    def value(self, epoch: int) -> Any:
+        """What data.train gives for an epoch: a tf.data.Dataset, a PyDataset, or a structure of arrays."""
+        if takes_epoch(self.source):
+            if self._cached is None or self._cached[0] != epoch:
+                with rng.drawn_from(self.feeding.seed, _TRAIN, epoch):
+                    value = _checked(call(self.source, epoch=epoch, seed=self.feeding.seed), "data.train")
+                self._cached = (epoch, value)
+            return self._cached[1]
+        if self._given is None:
+            with rng.drawn_from(self.feeding.seed, _TRAIN):
+                given = call(self.source, seed=self.feeding.seed) if callable(self.source) else self.source
+            self._given = _checked(given, "data.train")
+        return self._given
+
     def spec(self, epoch: int) -> Any:
         """One batch as a structure of tf.TensorSpec, without drawing any."""
-        value = self._value(epoch)
+        value = self.value(epoch)
         if isinstance(value, keras.utils.PyDataset):
             with rng.drawn_from(self.feeding.seed, _TRAIN, epoch):
                 adapter = PyDatasetAdapter(
@@ -84,35 +98,18 @@ class Order:
         """Batches in an epoch. Raises UsageError for data without end and without `steps_per_epoch`."""
         if self.feeding.steps_per_epoch:
             return self.feeding.steps_per_epoch
-        key = epoch if self._takes_epoch else 0
+        key = epoch if takes_epoch(self.source) else 0
         if key not in self._lengths:
-            self._lengths[key] = self._length(self._value(epoch))
+            self._lengths[key] = self._length(self.value(epoch))
         return self._lengths[key]
 
     def begin(self, epoch: int, batch: int) -> Pass:
-        value, steps = self._value(epoch), self.steps(epoch)
+        value, steps = self.value(epoch), self.steps(epoch)
         if isinstance(value, keras.utils.PyDataset):
             return self._py_dataset(value, epoch, batch, steps)
         if isinstance(value, tf.data.Dataset):
             return self._dataset(value, epoch, batch, steps)
         return self._arrays(value, epoch, batch, steps)
-
-    @property
-    def _takes_epoch(self) -> bool:
-        return callable(self.source) and "epoch" in _parameters(self.source)
-
-    def _value(self, epoch: int) -> Any:
-        if self._takes_epoch:
-            if self._cached is None or self._cached[0] != epoch:
-                with rng.drawn_from(self.feeding.seed, _TRAIN, epoch):
-                    value = _checked(call(self.source, epoch=epoch, seed=self.feeding.seed), "data.train")
-                self._cached = (epoch, value)
-            return self._cached[1]
-        if self._given is None:
-            with rng.drawn_from(self.feeding.seed, _TRAIN):
-                given = call(self.source, seed=self.feeding.seed) if callable(self.source) else self.source
-            self._given = _checked(given, "data.train")
-        return self._given
 
     def _length(self, value: Any) -> int:
         if isinstance(value, keras.utils.PyDataset):
@@ -142,7 +139,7 @@ class Order:
     def _dataset(self, value: tf.data.Dataset, epoch: int, batch: int, steps: int) -> Pass:
         dataset = _weighted(value, self.feeding.class_weight)
         length = int(value.cardinality())
-        if self.feeding.steps_per_epoch and length != steps and not self._takes_epoch:
+        if self.feeding.steps_per_epoch and length != steps and not takes_epoch(self.source):
             if steps % self.feeding.steps_per_execution:
                 raise UsageError(
                     f"fit.steps_per_epoch={steps} is no multiple of steps_per_execution="
@@ -150,7 +147,7 @@ class Order:
                 )
             iterator = self._continued(dataset, epoch * steps + batch)
         else:
-            if not self._takes_epoch:
+            if not takes_epoch(self.source):
                 self._replay(value, dataset, epoch, steps)
             rest = dataset.repeat() if 0 <= length < steps else dataset
             iterator = iter(self._distributed(rest.skip(batch) if batch else rest))
@@ -208,7 +205,7 @@ class Order:
         return _weighted(dataset, self.feeding.class_weight)
 
     def _py_dataset(self, value: keras.utils.PyDataset, epoch: int, batch: int, steps: int) -> Pass:
-        if not self._takes_epoch:
+        if not takes_epoch(self.source):
             self._hooks(value, epoch)
         order = np.arange(steps)
         if self.feeding.shuffle:
@@ -246,7 +243,7 @@ class Validation:
     def data(self, epoch: int, *, done: int) -> Any:
         if self.source is None:
             return None
-        if callable(self.source) and "epoch" in _parameters(self.source):
+        if takes_epoch(self.source):
             with rng.drawn_from(self.seed, _VALIDATION, epoch):
                 return _checked(call(self.source, epoch=epoch, seed=self.seed), "data.validation")
         if self._given is None:
@@ -285,6 +282,11 @@ def call(source: Callable[..., Any], **offered: Any) -> Any:
     """Call a data function with those of the offered arguments that it takes."""
     taken = _parameters(source)
     return source(**{name: value for name, value in offered.items() if name in taken})
+
+
+def takes_epoch(source: Any) -> bool:
+    """Whether the data of each epoch is asked for by the epoch's number, and so is a function of it."""
+    return callable(source) and "epoch" in _parameters(source)
 
 
 def _parameters(source: Callable[..., Any]) -> set[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import subprocess
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -47,6 +49,30 @@ def choose(kind: str = "auto", *, logical_cpus: int | None = None, memory_growth
         names = [f"/CPU:{index}" for index in range(logical_cpus)]
         return Devices(tf.distribute.MirroredStrategy(names), f"{logical_cpus} logical CPU devices, mirrored")
     return Devices(tf.distribute.get_strategy(), "CPU")
+
+
+def free_memory() -> int | None:
+    """Bytes that every visible GPU has beyond what TensorFlow has used of it at most so far; None without a GPU.
+
+    0 where nobody tells how much there is.
+    """
+    gpus = tf.config.list_logical_devices("GPU")
+    if not gpus:
+        return None
+    names = [gpu.name.rpartition("device:")[2] for gpu in gpus]
+    used = max(int(tf.config.experimental.get_memory_info(name)["peak"]) for name in names)
+    return max(_total_memory() - used, 0)
+
+
+@functools.cache
+def _total_memory() -> int:
+    """Of the smallest GPU, by the driver's own tool."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+        return min(int(line) for line in told.split()) << 20
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return 0
 
 
 def _model(gpu: tf.config.PhysicalDevice) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 
@@ -62,8 +61,4 @@ def checkpoint_bytes(settings: Settings) -> int:
         )
         feeding = Feeding(settings.seed, settings.fit.batch_size, settings.fit.steps_per_epoch)
         loop.complete(model, Order(source, feeding, tf.distribute.get_strategy()).spec(0))
-        return sum(_nbytes(variable) for variable in live.of(model).variables.values())
-
-
-def _nbytes(variable: live.Variable) -> int:
-    return int(math.prod(variable.shape)) * int(tf.as_dtype(variable.dtype).size)
+        return live.nbytes(model)

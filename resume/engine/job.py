@@ -45,6 +45,9 @@ class Job:
     feeding: Feeding = field(default_factory=Feeding)
     schedule: Schedule = field(default_factory=Schedule)
     retention: Retention = field(default_factory=Retention)
+    when_busy: str = "wait"  # "skip": a checkpoint that is due while one is written comes after that one
+    on_failure: str = "stop"  # "warn": train on although a checkpoint could not be published
+    background: bool | None = None  # write beside the training; None: where the memory for it is there
     ckpt: Path | None = None
     accept: tuple[str, ...] = ()
     prefer: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import tensorflow as tf
 
 from resume.engine import build, devices, flavour
 from resume.engine.data import Feeding
-from resume.engine.job import Job, Outcome
+from resume.engine.job import Job
 from resume.engine.loop import train
 from resume.preempt import Watch
 from resume.rundir import Best, Retention
@@ -20,8 +21,11 @@ from resume.schedule import Schedule
 from resume.settings import Settings
 
 
-def run(settings: Settings, *, record: str, watch: Watch) -> Outcome:
-    """Train as the settings say. `record`: the resolved configuration as text, kept in the run directory."""
+def run(settings: Settings, *, record: str, watch: Watch, act: Callable[[Job], object] | None = None) -> None:
+    """Train as the settings say. `record`: the resolved configuration as text, kept in the run directory.
+
+    `act`: what is done with the job instead of training it; a drill traces it, or looks at its data.
+    """
     logging.getLogger("tensorflow").setLevel(logging.WARNING)
     if settings.deterministic:
         keras.utils.set_random_seed(settings.seed)
@@ -35,7 +39,7 @@ def run(settings: Settings, *, record: str, watch: Watch) -> Outcome:
     keras.utils.clear_session()  # names must not depend on what was built before; outside any strategy's scope
     custom = build.custom_objects(settings.custom_objects)
     with flavour.custom_objects(custom):
-        return train(_job(settings, custom, chosen, record, watch))
+        (act or train)(_job(settings, custom, chosen, record, watch))
 
 
 def _job(
@@ -63,6 +67,9 @@ def _job(
         retention=Retention(
             checkpoint.keep_last, checkpoint.keep_every_steps, Best.named(checkpoint.keep_best)
         ),
+        when_busy=checkpoint.when_busy,
+        on_failure=checkpoint.on_failure,
+        background=checkpoint.background,
         ckpt=Path(settings.ckpt).expanduser() if settings.ckpt else None,
         accept=tuple(checkpoint.accept),
         prefer=checkpoint.prefer,

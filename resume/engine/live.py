@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -140,6 +141,44 @@ def value(variable: Variable) -> np.ndarray[Any, Any]:
     return np.array(variable.numpy())
 
 
+def reference(variable: Variable) -> tf.Tensor:
+    """The variable's value, not copied: while this tensor is held, an update of the variable is written elsewhere.
+
+    (A variable that is updated sparsely copies itself here and now; one that is spread over devices is gathered.)
+    """
+    inner: Any = getattr(variable, "_value", variable)
+    return inner.read_value() if isinstance(inner, tf.distribute.DistributedValues) else inner.value()
+
+
+def view(variable: Variable) -> np.ndarray[Any, Any]:
+    """The variable's value, to be looked at and not to be kept: on a CPU these are the variable's own bytes."""
+    return on_host(reference(variable))
+
+
+def on_host(tensor: tf.Tensor) -> np.ndarray[Any, Any]:
+    """Not `numpy()`, which copies what is on the host already."""
+    return np.asarray(tensor._numpy())
+
+
+def untrained(model: keras.Model, live: Live) -> frozenset[str]:
+    """Names of the model's variables that no training step is expected to change.
+
+    Those that are not trainable and lie beside none that is: BatchNorm's statistics move with its scale.
+    """
+    trainable = {id(v) for v in model.trainable_weights}
+    held = {name: id(v) in trainable for name, v in live.variables.items() if name.startswith("model/")}
+    moving = {name.rpartition("/")[0] for name, trained in held.items() if trained}
+    return frozenset(name for name in held if name.rpartition("/")[0] not in moving)
+
+
+def nbytes(model: keras.Model) -> int:
+    """Bytes of all variables that a checkpoint of this model holds."""
+    return sum(
+        math.prod(variable.shape) * tf.as_dtype(variable.dtype).size
+        for variable in of(model).variables.values()
+    )
+
+
 def epoch_metrics(live: Live) -> dict[str, Variable]:
     """The accumulators, which exist only once Keras has built them, and which `fit` resets at each epoch."""
     return {n: v for n, v in live.variables.items() if n.startswith("metrics/")}
@@ -152,7 +191,8 @@ def _path(variable: Variable) -> str:
 def _model(model: keras.Model) -> Iterator[tuple[str, Variable]]:
     layers, scheme = list(model._flatten_layers()), _scheme(model)
     seeds = {id(v): (layer, name) for layer in layers for name, v in _seeds(layer)}
-    ours = [v for v in _deduplicated(model.variables) if id(v) not in _metric_ids(model)]
+    metrics = _metric_ids(model)
+    ours = [v for v in _deduplicated(model.variables) if id(v) not in metrics]
     weights = [v for v in ours if id(v) not in seeds]
     canonical = scheme.canonical([_path(v) for v in weights])
     yield from ((f"model/{name}", v) for name, v in zip(canonical, weights, strict=True))

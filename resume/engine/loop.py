@@ -18,7 +18,7 @@ from resume.engine import capture, flavour, keras2, restore, revival, rng
 from resume.engine.attempt import Attempt
 from resume.engine.data import Order
 from resume.engine.job import Built, Job, Origin, Outcome
-from resume.errors import RunInUseError, UsageError
+from resume.errors import UsageError
 from resume.formats import native, trust
 from resume.formats.trust import Trust
 from resume.state import TrainState
@@ -57,6 +57,11 @@ def _same_beginning(run_dir: Path, ckpt: Path | None) -> None:
 
 def train(job: Job) -> Outcome:
     """Run one attempt to the end. Raises a ResumeError, with nothing trained or written, for what cannot be resumed."""
+    # None: the run was begun by another process while this one prepared a fresh start, which is of no use any more.
+    return _attempt(job) or train(job)
+
+
+def _attempt(job: Job) -> Outcome | None:
     with contextlib.ExitStack() as held:
         claim = held.enter_context(_lock(job)) if job.run_dir.is_dir() else None
         lineage.demand_progress(job.run_dir, most=job.fruitless)
@@ -65,22 +70,20 @@ def train(job: Job) -> Outcome:
         rng.seed_everything(job.feeding.seed)
         with job.strategy.scope():
             attempt = _prepare(job, origin)
-            return attempt.run(claim or _claim(job, held), restore_seconds=time.perf_counter() - started)
+            claim = claim or _claim(job, held)
+            seconds = time.perf_counter() - started
+            return attempt.run(claim, restore_seconds=seconds) if claim else None
 
 
 def _lock(job: Job) -> contextlib.AbstractContextManager[lock.Claim]:
     return lock.held(job.run_dir, wait=job.wait, stale=job.stale, job=job.watch.cluster.job)
 
 
-def _claim(job: Job, held: contextlib.ExitStack) -> lock.Claim:
-    """Only now, with everything proven, does a new run get its directory."""
+def _claim(job: Job, held: contextlib.ExitStack) -> lock.Claim | None:
+    """Only now, with everything proven, does a new run get its directory. None where it is no new run any more."""
     job.run_dir.mkdir(parents=True, exist_ok=True)
     claim = held.enter_context(_lock(job))
-    if lineage.read(job.run_dir):
-        raise RunInUseError(
-            f"{job.run_dir}: another process began this run just now. Start again to continue it."
-        )
-    return claim
+    return None if lineage.read(job.run_dir) else claim
 
 
 def _prepare(job: Job, origin: Origin) -> Attempt:

@@ -29,7 +29,8 @@ from resume.state import digest, spec_of
 # What Keras sets itself when a training begins, for the files and writers of this process.
 _SET_BY_KERAS = frozenset({
     "_model", "model", "params", "_params", "csv_file", "writer", "append", "append_header", "write_graph",
-    "_should_write_train_graph", "_writers", "_prev_summary_state", "_summary_module",
+    "_should_write_train_graph", "_writers", "_prev_summary_state", "_summary_module", "_log_write_dir", "_train_dir",
+    "_val_dir",
 })  # fmt: skip
 _REBUILT = (
     types.ModuleType, types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial, type,
@@ -131,6 +132,7 @@ def differences(callbacks: Mapping[str, Any], saved: Mapping[str, Any]) -> list[
         for part in ("state", "attributes"):
             before, now = saved[name].get(part), today[name].get(part)
             if part == "attributes" and before is not None:
+                before = _ours(before)
                 now = {attribute: (now or {}).get(attribute) for attribute in before}
             if before is not None and _text(before) != _text(now):
                 raise ContinuityError(f"callback {name}: its state reads back different from what was saved.")
@@ -162,7 +164,12 @@ def _restore(callback: Any, saved: Mapping[str, Any]) -> None:
         # Chosen lazily by Keras, at a price: it flips the sign of min_delta. Let it do that first; the saved
         # min_delta, flipped once already, then overwrites it.
         callback._set_monitor_op()
-    _write_attributes(callback, saved["attributes"])
+    _write_attributes(callback, _ours(saved["attributes"]))
+
+
+def _ours(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what an earlier version of this module held: TensorBoard's folders are the configuration's."""
+    return {attribute: held for attribute, held in attributes.items() if attribute not in _SET_BY_KERAS}
 
 
 class _Reader:

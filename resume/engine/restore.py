@@ -46,11 +46,14 @@ def restore(
     saved: dict[str, Spec] = {}
     for name in _that_count(state.specs, batch):
         array = state.arrays[name]
-        saved[name] = spec_of(array)
+        known = state.specs[name]
+        saved[name] = (
+            known if known.digest else spec_of(array)
+        )  # a digest that is known was checked in reading
         if name in wanted and _fits(array, wanted[name]):
             wanted[name].assign(array)
     _derive_constants(model)
-    reread = {name: spec_of(live.value(variable)) for name, variable in wanted.items()}
+    reread = {name: spec_of(live.view(variable)) for name, variable in wanted.items()}
     return continuity.prove(
         saved,
         reread,
@@ -127,9 +130,9 @@ def epoch_in_progress(model: keras.Model, state: TrainState) -> None:
 
 
 def _assign(name: str, variable: Any, array: np.ndarray[Any, Any]) -> None:
-    if spec_of(live.value(variable)) != spec_of(array):
+    if spec_of(live.view(variable)) != spec_of(array):
         variable.assign(array)
-        if spec_of(live.value(variable)) != spec_of(array):
+        if spec_of(live.view(variable)) != spec_of(array):
             raise ContinuityError(f"{name}: restored, but reads back different. Nothing was trained.")
 
 
@@ -174,12 +177,12 @@ def _that_count(named: Mapping[str, Any], batch: int | None) -> dict[str, Any]:
 
 
 def _fits(array: np.ndarray[Any, Any], variable: Any) -> bool:
-    current = live.value(variable)
+    current = live.view(variable)
     return bool(current.shape == array.shape and current.dtype == array.dtype)
 
 
 def _iterations(variables: Mapping[str, Any]) -> int | None:
-    return int(live.value(variables[ITERATION])) if ITERATION in variables else None
+    return int(live.view(variables[ITERATION])) if ITERATION in variables else None
 
 
 def _rekeyed(model: keras.Model, state: TrainState, found: live.Live) -> TrainState:
@@ -215,7 +218,7 @@ def _itself(variable: Any) -> tuple[Any, ...]:
 
 
 def _shaped(spec: Spec, variable: Any) -> bool:
-    return bool(live.value(variable).shape == spec.shape)  # what it declares may leave a size open
+    return bool(live.view(variable).shape == spec.shape)  # what it declares may leave a size open
 
 
 def _by_shift(state: TrainState, found: live.Live) -> dict[str, str]:

@@ -128,7 +128,7 @@ def _plainly(target: Path) -> Iterator[None]:
 
 def _captured(model: Any, source: TrainState) -> TrainState:
     """What is live, at the source's position; without what is this process's own, and no part of the source."""
-    now = capture.capture(model, epoch=0, batch=0, progress={})
+    now = capture.capture(model, epoch=0, batch=0)
     specs = {name: spec for name, spec in now.specs.items() if not name.startswith(("metrics/", "rng/"))}
     arrays = Arrays(specs, read=now.arrays.__getitem__)
     return replace(now, arrays=arrays, epoch=source.epoch, batch=source.batch)

@@ -1,21 +1,23 @@
 """Our own checkpoint: a directory with safetensors, the model's config, and a manifest that is written last.
 
     step-00001200/
-        state.safetensors   every array by canonical name (https://github.com/huggingface/safetensors, format section)
+        state.safetensors   arrays by canonical name (https://github.com/huggingface/safetensors, format section)
+        still.safetensors   those that do not change, if they are many: a file that checkpoints share by hard links
         model.json          Keras's serialised model
         manifest.json       schema, position, and for every array dtype, shape, place and digest: the commit marker
 
-No manifest, no checkpoint. The manifest carries a digest of itself, so that any flipped byte is found.
+No manifest, no checkpoint. The manifest carries a digest of itself, so that any flipped byte is found. A shared file
+is counted by the file system: whichever of its checkpoints is removed or copied away, the others are whole.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-import struct
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +26,15 @@ import xxhash
 
 from resume import plain
 from resume.errors import NewerSchemaError, SourceError
-from resume.state import STORABLE, Arrays, OptimizerInfo, Spec, TrainState, digest, dtype_named, spec_of
+from resume.formats import shard, sharing
+from resume.formats.shard import Place
+from resume.formats.sharing import Donor
+from resume.state import STORABLE, Arrays, OptimizerInfo, Spec, TrainState, digest, dtype_named
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
-_SHARD = "state.safetensors"
+_SHARD, _STILL = "state.safetensors", "still.safetensors"
 _MODEL = "model.json"
-_HEADER_LIMIT = 1 << 28  # bytes; a header that claims more is damaged
-
-_SAFETENSORS = {
-    "bool": "BOOL", "int8": "I8", "int16": "I16", "int32": "I32", "int64": "I64",
-    "uint8": "U8", "uint16": "U16", "uint32": "U32", "uint64": "U64",
-    "float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64", "complex64": "C64",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an array lies: bytes [offset, offset + spec.nbytes) of a file of the checkpoint."""
-
-    spec: Spec
-    file: str
-    offset: int
 
 
 def holds(path: Path) -> bool:
@@ -53,21 +42,47 @@ def holds(path: Path) -> bool:
     return (path / MANIFEST).is_file()
 
 
-def write(directory: Path, state: TrainState) -> None:
+def write(directory: Path, state: TrainState, *, donor: Donor | None = None) -> None:
     """Write a state into an existing empty directory: arrays, config, manifest; each file synced, the manifest last.
 
+    What does not change is shared with `donor`'s checkpoint where that holds the same bytes. Arrays are let go of as
+    they are written (`Arrays.take`).
     Raises OSError as the file system does, and SourceError for a dtype that safetensors lacks (complex128).
     """
-    places, header = _write_shard(directory / _SHARD, state.arrays)
+    step = state.iterations  # before it is let go of
+    still = sharing.still(state, donor)
+    places, files = sharing.link(directory, donor, still) if donor is not None else ({}, {})
+    for name in places:
+        state.arrays.take(name)
+    specs = {name: still.get(name, spec) for name, spec in state.specs.items() if name not in places}
+    for shard_name, held in ((_STILL, specs.keys() & still.keys()), (_SHARD, specs.keys() - still.keys())):
+        if held or not (files or shard_name == _STILL):
+            file = _free(directory / shard_name)
+            written, header = shard.write(file, state.arrays, {n: s for n, s in specs.items() if n in held})
+            places |= written
+            files[file.name] = {"bytes": file.stat().st_size, "header": _hex(header)}
+    _write_documents(directory, state, step, {name: places[name] for name in state.specs}, files)
+
+
+def _free(file: Path) -> Path:
+    """A linked file may have the name already."""
+    numbered = (file.with_stem(f"{file.stem}-{n}") for n in itertools.count(1))
+    return next(path for path in itertools.chain((file,), numbered) if not path.exists())
+
+
+def _write_documents(
+    directory: Path,
+    state: TrainState,
+    step: int | None,
+    places: Mapping[str, Place],
+    files: Mapping[str, Any],
+) -> None:
     model = json.dumps(plain.encode(state.model_config), allow_nan=False).encode()
-    _write_synced(directory / _MODEL, [model])
-    manifest = _manifest(state, places)
-    manifest["files"] = {
-        _SHARD: {"bytes": (directory / _SHARD).stat().st_size, "header": _hex(header)},
-        _MODEL: {"bytes": len(model), "digest": _hex(model)},
-    }
+    _write_synced(directory / _MODEL, model)
+    manifest = _manifest(state, step, places)
+    manifest["files"] = {**files, _MODEL: {"bytes": len(model), "digest": _hex(model)}}
     manifest["digest"] = _hex(_canonical_json(manifest))
-    _write_synced(directory / MANIFEST, [_file_json(manifest)])
+    _write_synced(directory / MANIFEST, _file_json(manifest))
     sync_directory(directory)
 
 
@@ -96,6 +111,26 @@ def read(path: Path) -> TrainState:
         batch=manifest["batch"],
         progress=manifest["progress"],
         raw_names=manifest["raw_names"],
+    )
+
+
+def donor(path: Path, *, before: Path, trusted: set[tuple[int, int]]) -> Donor:
+    """What a new checkpoint may share with the one at `path`; `before`: the newest one.
+
+    Only files that are whole: `trusted` holds device and inode of those that this process has written or checked.
+    """
+    manifest, newest = read_manifest(path), _places(before, read_manifest(before))
+    places = _places(path, manifest)
+    files: dict[str, dict[str, Place]] = {}
+    for name, place in places.items():
+        files.setdefault(place.file, {})[name] = place
+    for file, held in list(files.items()):
+        at = (path / file).stat()
+        if (at.st_dev, at.st_ino) not in trusted and any(_array_damage(path, *item) for item in held.items()):
+            del files[file]
+    same = {name for name, place in places.items() if name in newest and newest[name].spec == place.spec}
+    return Donor(
+        path, files, manifest["files"], frozenset(same), frozenset((places.keys() & newest.keys()) - same)
     )
 
 
@@ -130,8 +165,12 @@ def damage(path: Path) -> Iterator[str]:
         manifest = read_manifest(path)
         for name, facts in manifest["files"].items():
             yield from _file_damage(path / name, facts)
-        for name, place in _places(path, manifest).items():
-            yield from _array_damage(path, name, place)
+        with ThreadPoolExecutor(
+            os.cpu_count()
+        ) as pool:  # reading and digesting leave the interpreter to others
+            yield from filter(
+                None, pool.map(lambda item: _array_damage(path, *item), _places(path, manifest).items())
+            )
     except NewerSchemaError:
         raise
     except (SourceError, OSError) as error:
@@ -145,22 +184,28 @@ def _file_damage(file: Path, facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"{file}: {facts['bytes']} bytes saved -> {file.stat().st_size} found."
     elif "digest" in facts and _hex(file.read_bytes()) != facts["digest"]:
         yield f"{file}: damaged, its digest does not match."
-    elif "header" in facts and _hex(_read_header(file)) != facts["header"]:
+    elif "header" in facts and _hex(shard.read_header(file)) != facts["header"]:
         yield f"{file}: damaged, the digest of its header does not match."
 
 
-def _array_damage(path: Path, name: str, place: Place) -> Iterator[str]:
+def _array_damage(path: Path, name: str, place: Place) -> str | None:
+    file, spec = path / place.file, place.spec
     try:
-        _array(path, name, place)
-    except SourceError as error:
-        yield str(error)
+        there = max(file.stat().st_size - place.offset, 0)
+        if there < spec.nbytes:
+            return _cut_off(file, name, spec, found=there // dtype_named(spec.dtype).itemsize)
+        if shard.digest_at(file, place) != spec.digest:
+            return f"{file}: {name} is damaged, its digest does not match."
+    except OSError as error:
+        return f"{file}: {name} cannot be read ({error.strerror or error})."
+    return None
 
 
-def _manifest(state: TrainState, places: Mapping[str, Place]) -> dict[str, Any]:
+def _manifest(state: TrainState, step: int | None, places: Mapping[str, Place]) -> dict[str, Any]:
     optimizer = state.optimizer
     return {
         "schema": SCHEMA,
-        "step": state.iterations,
+        "step": step,
         "epoch": state.epoch,
         "batch": state.batch,
         "versions": {"keras": state.keras_version},
@@ -219,53 +264,25 @@ def _model_config(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any] | N
 def _array(path: Path, name: str, place: Place) -> np.ndarray[Any, Any]:
     """Read one array, shape and dtype as its spec says, and check its digest."""
     file, spec = path / place.file, place.spec
-    count = int(np.prod(spec.shape, dtype=np.int64))
     try:
-        flat = np.fromfile(file, dtype=dtype_named(spec.dtype), count=count, offset=place.offset)
+        array = shard.read(file, place)
     except OSError as error:
         raise SourceError(f"{file}: {name} cannot be read ({error.strerror or error}).") from None
-    if flat.size != count:
-        raise SourceError(f"{file}: {name} is cut off, {count} elements saved -> {flat.size} found.")
-    array = flat.reshape(spec.shape)
+    if array.shape != spec.shape:
+        raise SourceError(_cut_off(file, name, spec, found=array.size))
     if digest(array) != spec.digest:
         raise SourceError(f"{file}: {name} is damaged, its digest does not match.")
     return array
 
 
-def _write_shard(file: Path, arrays: Arrays) -> tuple[dict[str, Place], bytes]:
-    entries: dict[str, Any] = {}
-    end = 0
-    specs = {n: s if s.digest else spec_of(arrays[n]) for n, s in arrays.specs.items()}
-    for name, spec in specs.items():
-        if spec.dtype not in _SAFETENSORS:
-            raise SourceError(f"{name}: safetensors has no dtype {spec.dtype}; cast this variable.")
-        entries[name] = {
-            "dtype": _SAFETENSORS[spec.dtype],
-            "shape": list(spec.shape),
-            "data_offsets": [end, end + spec.nbytes],
-        }
-        end += spec.nbytes
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-(len(text) + 8) % 64)  # the data begins on a cache line
-    header = struct.pack("<Q", len(text)) + text
-    _write_synced(
-        file, (header, *(np.ascontiguousarray(arrays[n]).reshape(-1).view(np.uint8).data for n in arrays))
-    )
-    places = {n: Place(s, _SHARD, len(header) + entries[n]["data_offsets"][0]) for n, s in specs.items()}
-    return places, header
+def _cut_off(file: Path, name: str, spec: Spec, *, found: int) -> str:
+    count = int(np.prod(spec.shape, dtype=np.int64))
+    return f"{file}: {name} is cut off, {count} elements saved -> {found} found."
 
 
-def _read_header(file: Path) -> bytes:
-    with file.open("rb") as stream:
-        length = stream.read(8)
-        size = struct.unpack("<Q", length)[0] if len(length) == 8 else 0
-        return length + stream.read(min(size, _HEADER_LIMIT))
-
-
-def _write_synced(file: Path, chunks: Any) -> None:
+def _write_synced(file: Path, data: bytes) -> None:
     with file.open("xb") as stream:
-        for chunk in chunks:
-            stream.write(chunk)
+        stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())
 

@@ -8,8 +8,8 @@ import pytest
 
 from resume import cli
 from resume.commands import drill
-from resume.engine.drill import Report
-from resume.engine.drill_diagnosis import finding
+from resume.engine.drill.diagnosis import finding
+from resume.engine.drill.rehearsal import Report
 
 Captured = pytest.CaptureFixture[str]
 

@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from resume.engine.drill import Drill, rehearse, stables
-from resume.engine.drill_stable import Stable
+from resume.engine.drill.rehearsal import Drill, rehearse, stables
+from resume.engine.drill.stable import Stable
 
 HERE = Path(__file__).parent
 

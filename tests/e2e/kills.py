@@ -69,21 +69,20 @@ def compare(name: str, folder: Path, *, kills: int, rng: random.Random) -> dict[
 
 
 def moments(run: Path, seconds: float, *, kills: int, rng: random.Random) -> list[dict[str, Any]]:
-    """When to kill: after some checkpoint, in a save, in a validation, and at random moments of a whole run's time.
+    """When to kill: in a validation, after some checkpoint, in a save, and at random moments of a whole run's time.
 
-    Every other one is a SIGTERM, which lets the process save and leave, the others are SIGKILLs.
+    Every other one of these is a SIGTERM, which lets the process save and leave, the others are SIGKILLs.
     """
-    published = rng.randrange(1, 9)
-    aimed: list[Callable[[], bool]] = [
-        lambda: published_in(run) >= published,
-        _nth(lambda: rundir.being_written(run), rng.randrange(4)),
-        _nth((run / "validating").exists, rng.randrange(3)),
+    published, term, kill = rng.randrange(1, 9), signal.SIGTERM, signal.SIGKILL
+    aimed: list[dict[str, Any]] = [
+        # In a validation a SIGTERM, which has to publish what was before it.
+        {"kill_when": _nth((run / "validating").exists, rng.randrange(3)), "kill": term},
+        {"kill_when": lambda: published_in(run) >= published, "kill": kill},
+        {"kill_when": _nth(lambda: rundir.being_written(run), rng.randrange(4)), "kill": kill},
     ]
-    found: list[dict[str, Any]] = [{"kill_when": test} for test in aimed[:kills]]
-    found += [{"kill_after": rng.uniform(0.2, seconds)} for _ in range(kills - len(found))]
-    first = rng.randrange(2)
-    signals = itertools.cycle((signal.SIGKILL, signal.SIGTERM) if first else (signal.SIGTERM, signal.SIGKILL))
-    return [{**moment, "kill": number} for moment, number in zip(found, signals, strict=False)]
+    late = [{"kill_after": rng.uniform(0.2, seconds)} for _ in range(kills - len(aimed))]
+    signals = itertools.cycle((kill, term) if rng.randrange(2) else (term, kill))
+    return aimed[:kills] + [{**moment, "kill": number} for moment, number in zip(late, signals, strict=False)]
 
 
 def published_in(run: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,19 @@ class BrokenError(Exception):
     pass
 
 
-class BreakAt(keras.callbacks.Callback):
-    """Ends a training in the middle, as a crash of the user's own code would. Its count begins anew each time."""
+def crash() -> None:
+    raise BrokenError
 
-    def __init__(self, step: int) -> None:
+
+class BreakAt(keras.callbacks.Callback):
+    """Ends a training at one of its steps, or at a batch of a validation: as a crash of the user's own code would, or
+    `by` something else. Its count of steps begins anew each time."""
+
+    def __init__(
+        self, step: int | None = None, *, batch: int | None = None, by: Callable[[], object] = crash
+    ) -> None:
         super().__init__()
-        self.step, self.count = step, 0
+        self.step, self.batch, self.by, self.count = step, batch, by, 0
 
     def get_state(self) -> None:
         return None
@@ -33,7 +41,11 @@ class BreakAt(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.count += 1
         if self.count == self.step:
-            raise BrokenError
+            self.by()
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        if batch == self.batch:
+            self.by()
 
 
 def classifier(*, dropout: float = 0.3, **compile_args: Any) -> keras.Model:

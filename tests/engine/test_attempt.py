@@ -11,7 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from small import X, Y, classifier
+import tensorflow as tf
+from small import BreakAt, BrokenError, X, Y, classifier
 
 import resume
 from resume import clusters, lineage, preempt, rundir
@@ -20,33 +21,16 @@ from resume.errors import RunInUseError
 STEPS = 6  # an epoch
 
 
-class At(keras.callbacks.Callback):
+def told(
+    step: int | None = None, *, batch: int | None = None, number: int = signal.SIGTERM
+) -> keras.callbacks.Callback:
     """Sends a signal to this very process at a step of the training, or at a batch of a validation."""
 
-    def __init__(
-        self, *, step: int | None = None, batch: int | None = None, number: int = signal.SIGTERM
-    ) -> None:
-        super().__init__()
-        self.step, self.batch, self.number, self.count = step, batch, number, 0
-
-    def get_state(self) -> None:
-        return None
-
-    def set_state(self, state: Any) -> None:
-        pass
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.count += 1
-        if self.count == self.step:
-            self.send()
-
-    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-        if batch == self.batch:
-            self.send()
-
-    def send(self) -> None:
-        os.kill(os.getpid(), self.number)
+    def send() -> None:
+        os.kill(os.getpid(), number)
         time.sleep(0.3)  # the thread that listens has it by then
+
+    return BreakAt(step, batch=batch, by=send)
 
 
 def fit(run: Path, *callbacks: Any, **arguments: Any) -> keras.callbacks.History:
@@ -83,7 +67,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 
 def test_the_step_ends_and_is_published(tmp_path: Path, whole: tuple[Path, Any]) -> None:
     run = tmp_path / "run"
-    assert preempted(run, At(step=8)) == 75
+    assert preempted(run, told(8)) == 75
     state = rundir.read(run)
     assert (state.iterations, state.epoch, state.batch) == (8, 1, 2)
     assert lineage.read(run)[-1]["reason"] == "preempted (SIGTERM)"
@@ -93,7 +77,7 @@ def test_the_step_ends_and_is_published(tmp_path: Path, whole: tuple[Path, Any])
 
 def test_a_validation_begins_again_and_not_the_epoch(tmp_path: Path, whole: tuple[Path, Any]) -> None:
     run = tmp_path / "run"
-    assert preempted(run, At(batch=1)) == 75
+    assert preempted(run, told(batch=1)) == 75
     state = rundir.read(run)
     assert (state.iterations, state.epoch, state.batch) == (STEPS, 0, STEPS)
     assert fit(run).history == whole[1]
@@ -102,14 +86,14 @@ def test_a_validation_begins_again_and_not_the_epoch(tmp_path: Path, whole: tupl
 
 def test_a_second_signal_changes_nothing(tmp_path: Path, whole: tuple[Path, Any]) -> None:
     run = tmp_path / "run"
-    assert preempted(run, At(step=4), At(step=4, number=signal.SIGUSR1), At(step=4)) == 75
+    assert preempted(run, told(4), told(4, number=signal.SIGUSR1), told(4)) == 75
     assert rundir.read(run).iterations == 4
     assert [r["event"] for r in lineage.read(run)] == ["start", "checkpoint", "end"]
 
 
 def test_ctrl_c_is_an_interrupt_afterwards(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        fit(tmp_path / "run", At(step=4, number=signal.SIGINT))
+        fit(tmp_path / "run", told(4, number=signal.SIGINT))
     assert rundir.read(tmp_path / "run").iterations == 4
 
 
@@ -121,7 +105,7 @@ def test_handlers_are_given_back_and_the_earlier_one_has_its_turn(tmp_path: Path
 
     before = signal.signal(signal.SIGTERM, mine)
     try:
-        assert preempted(tmp_path / "run", At(step=2)) == 75
+        assert preempted(tmp_path / "run", told(2)) == 75
         assert heard == [signal.SIGTERM]
         assert signal.getsignal(signal.SIGTERM) is mine
     finally:
@@ -160,9 +144,71 @@ def test_a_run_that_was_taken_over_is_let_go(tmp_path: Path) -> None:
     assert (run / "owner.json").is_file()
 
 
+OTHERS = '{"token": "other", "host": "elsewhere", "pid": 1, "since": "now"}'
+
+
+def test_a_process_that_stood_still_while_it_prepared_touches_nothing(
+    tmp_path: Path, whole: tuple[Path, Any]
+) -> None:
+    """It has the lock, and prepares; meanwhile another takes over, and writes."""
+    run = tmp_path / "run"
+    begun = run / "checkpoints" / ".unfinished-1"
+    begun.mkdir(parents=True)
+
+    def data(epoch: int) -> Any:
+        (run / "owner.json").write_text(OTHERS)
+        return tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
+
+    with pytest.raises(RunInUseError, match="taken over by another process \\(host elsewhere, pid 1"):
+        resume.fit(classifier(), data, run_dir=run, verbose=0)
+    assert begun.is_dir()
+    assert lineage.read(run) == []
+
+
+def test_a_process_that_stood_still_after_its_last_checkpoint_has_not_completed_the_run(
+    tmp_path: Path,
+) -> None:
+    run = tmp_path / "run"
+
+    class TakenOver(keras.callbacks.Callback):
+        def on_train_end(self, logs: Any = None) -> None:
+            (run / "owner.json").write_text(OTHERS)
+
+    with pytest.raises(RunInUseError):
+        fit(run, TakenOver(), epochs=1)
+    assert [r["event"] for r in lineage.read(run)] == ["start", "checkpoint"]
+    assert not [*run.glob("*.keras"), *run.glob(".unfinished*")]
+
+
+def test_a_run_that_another_process_began_meanwhile_is_continued(
+    tmp_path: Path, whole: tuple[Path, Any]
+) -> None:
+    """Both prepared a fresh start; this one waited, and has its turn."""
+    run = tmp_path / "run"
+
+    def train(data: Any, *callbacks: Any) -> keras.callbacks.History:
+        return resume.fit(
+            classifier(), data, run_dir=run, epochs=3, batch_size=8, verbose=0, every_steps=4,
+            validation_data=(X[:16], Y[:16]), callbacks=callbacks,
+        )  # fmt: skip
+
+    def data(epoch: int) -> Any:
+        if not run.exists():
+            with pytest.raises(BrokenError):
+                train(lambda epoch: (X, Y), BreakAt(9))
+        return X, Y
+
+    keras.utils.clear_session()
+    history = train(data)
+    assert [(r["attempt"], r["step"]) for r in lineage.attempts(lineage.read(run))] == [(1, 0), (2, 8)]
+    assert history.history == whole[1]
+    same_ends(run, whole[0])
+    assert lineage.breaks(run) == []
+
+
 def test_the_state_before_a_validation_has_the_epochs_own_metrics(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    assert preempted(run, At(batch=0)) == 75
+    assert preempted(run, told(batch=0)) == 75
     state = rundir.read(run)
     counts = [
         float(np.asarray(state.arrays[n])) for n in state.specs if n.startswith("metrics/") and "count" in n

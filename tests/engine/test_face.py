@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from small import BreakAt, BrokenError, X, Y, classifier, save
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import resume
 from resume import lineage, rundir
@@ -18,6 +19,14 @@ from resume.engine import live
 
 def arrays_of(run: Path) -> dict[str, Any]:
     return dict(resume.read(run).specs)
+
+
+def timelines(run: Path) -> list[list[str]]:
+    """The rows of each table of attempts, as TensorBoard reads them."""
+    events = EventAccumulator(str(run / "logs/resume"), size_guidance={"tensors": 0})
+    events.Reload()
+    texts = [tf.make_ndarray(e.tensor_proto).item().decode() for e in events.Tensors("timeline")]
+    return [text.splitlines()[2:] for text in texts]
 
 
 def broken_and_repeated(run: Path, at: list[int], fit: Any) -> keras.callbacks.History:
@@ -46,6 +55,14 @@ def test_a_broken_fit_repeated_is_the_unbroken_one(tmp_path: Path) -> None:
     assert again.proof.verdict == "exact"
     assert whole.proof is None
     assert lineage.breaks(tmp_path / "broken") == []
+    tables = timelines(tmp_path / "broken")
+    assert [len(rows) for rows in tables] == [1, 2, 3, 4, 4]  # each attempt's beginning, and the run's end
+    assert [row.split(" | ")[2:6] for row in tables[-1]] == [
+        ["0", "2", "0", "failed: BrokenError:"],
+        ["2", "6", "0", "failed: BrokenError:"],
+        ["6", "9", "1", "failed: BrokenError:"],
+        ["8", "20", "0", "completed"],
+    ]
 
 
 def test_weights_after_a_resumed_fit_are_the_final_ones(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_what_stateful_layers_hand_on(tmp_path: Path) -> None:
 def test_our_own_checkpoints_hold_it(tmp_path: Path) -> None:
     model = carrying(keras)
     (tmp_path / "a").mkdir()
-    native.write(tmp_path / "a", capture.capture(model, epoch=0, batch=0, progress={}))
+    native.write(tmp_path / "a", capture.capture(model, epoch=0, batch=0))
     other = carrying(keras)
     proof = restore.restore(other, native.read(tmp_path / "a"))
     assert proof.verdict == "exact"

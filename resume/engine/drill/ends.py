@@ -7,11 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from resume import lineage, rundir
+from resume import difference, lineage, rundir
 from resume.state import TrainState
 
 _TEXTS = (".csv", ".tsv", ".txt", ".log", ".json", ".jsonl")
-_OURS = ("lineage.jsonl", "owner.json", "heartbeat.json", "lock", "lock.door", "config.yaml")
+_OURS = (
+    "lineage.jsonl",
+    "owner.json",
+    "owner.left.json",
+    "heartbeat.json",
+    "lock",
+    "lock.door",
+    "config.yaml",
+)
 Series = dict[str, list[tuple[int, bytes]]]
 
 
@@ -32,9 +40,10 @@ def _arrays(a: TrainState, b: TrainState) -> Iterator[str]:
 
 
 def _progress(a: TrainState, b: TrainState) -> Iterator[str]:
-    """Sections of the checkpoint beside its arrays; but not `files`, lengths of logs, among them an attempt's own."""
-    for key in sorted((a.progress.keys() | b.progress.keys()) - {"files"}):
-        ours, theirs = (json.dumps(s.progress.get(key), sort_keys=True) for s in (a, b))
+    """Sections of the checkpoint beside its arrays."""
+    one, other = difference.progress(a), difference.progress(b)
+    for key in sorted(one.keys() | other.keys()):
+        ours, theirs = (json.dumps(sections.get(key), sort_keys=True) for sections in (one, other))
         if ours != theirs:
             yield f"{key}"
 

@@ -9,7 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
-from resume.engine.drill_moments import Kill, Moment, Reached, moments
+from resume.engine.drill.moments import Kill, Moment, Reached, moments
 
 
 def write(file: Path, *events: str, epoch: int = 0, end: str = "\n") -> None:

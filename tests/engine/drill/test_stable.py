@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from resume import lineage, rundir
-from resume.engine.drill_stable import Stable
+from resume.engine.drill.stable import Stable
 from resume.errors import ResumeError
 from resume.state import TrainState
 
@@ -46,6 +46,6 @@ def test_tasks_one_after_the_other_and_a_kill(tmp_path: Path, make_state: Callab
 
 @pytest.mark.slow
 def test_a_stable_that_has_died_says_what_it_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resume.engine.drill_stable.MODULE", "resume.no_such_module")
+    monkeypatch.setattr("resume.engine.drill.stable.MODULE", "resume.no_such_module")
     with Stable(tmp_path / "stable.log") as stable, pytest.raises(ResumeError, match="no_such_module"):
         stable.run(task="compare")

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from resume.engine.drill_cures import CURES
-from resume.engine.drill_diagnosis import Finding, finding, of_compile, of_repetition, of_resumption
-from resume.engine.drill_record import Event, Trace
+from resume.engine.drill.cures import CURES
+from resume.engine.drill.diagnosis import Finding, finding, of_compile, of_repetition, of_resumption
+from resume.engine.drill.record import Event, Trace
 
 Hidden = dict[str, str]
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from resume.engine import drill_record
-from resume.engine.drill_blame import Blame, at, compiler, named, seen, some
-from resume.engine.drill_cures import CURES
-from resume.engine.drill_record import Event, Trace
+from resume.engine.drill import record
+from resume.engine.drill.blame import Blame, at, compiler, named, seen, some
+from resume.engine.drill.cures import CURES
+from resume.engine.drill.record import Event, Trace
 
 _SCALE, _RATE = "optimizer/loss_scale/", "optimizer/learning_rate"
 _ORDERLESS = ("hash", "listing")
@@ -41,7 +41,7 @@ def finding(part: str, where: str, evidence: str) -> Finding:
 
 def of_repetition(whole: Trace, again: Trace) -> Finding | None:
     """Two unbroken runs: what the training itself does not repeat."""
-    found = drill_record.parting(whole, [again])
+    found = record.parting(whole, [again])
     if found is None:
         return None
     part, where, what = _suspicion(Blame(whole, again, found, repeats=False))
@@ -50,7 +50,7 @@ def of_repetition(whole: Trace, again: Trace) -> Finding | None:
 
 def of_resumption(whole: Trace, attempts: Sequence[Trace]) -> Finding | None:
     """A run that was killed and resumed, of a training that repeats itself."""
-    found = drill_record.parting(whole, attempts)
+    found = record.parting(whole, attempts)
     if found is None:
         return None
     part, where, what = _suspicion(Blame(whole, attempts[found.attempt - 1], found, repeats=True))
@@ -72,7 +72,7 @@ def _suspicion(blame: Blame) -> Suspicion:
 
 def _data(blame: Blame) -> Suspicion:
     (where, part), *_ = blame.parts("data.train").items()
-    same, draws = drill_record.same_rows(blame.whole, blame.parting.broken), blame.draws("data.train")
+    same, draws = record.same_rows(blame.whole, blame.parting.broken), blame.draws("data.train")
     what, source = _batch(blame, same=same), named(where, part)
     if not blame.repeats:
         unseeded = [draw for draw in draws if draw["kind"] in _UNSEEDED]

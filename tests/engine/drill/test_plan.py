@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from resume.engine.drill_plan import Plan
+from resume.engine.drill.plan import Plan
 
 FOUND = {
     "kind": "dataset", "takes_epoch": True, "steps": 45, "steps_given": False, "block": 1, "validates": True,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from resume.engine.drill_digest import ROWS, digest, rows
+from resume.engine.drill.fingerprint import ROWS, digest, rows
 
 X = np.arange(12, dtype="float32").reshape(4, 3)
 

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from resume.engine.drill_hidden import is_users, snapshot
+from resume.engine.drill.hidden import is_users, snapshot
 
 _SEEN = 0
 _ROUNDS = itertools.count(3)

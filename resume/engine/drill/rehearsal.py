@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resume.engine import drill_diagnosis
-from resume.engine.drill_diagnosis import Finding, finding
-from resume.engine.drill_moments import Kill, Reached, moments
-from resume.engine.drill_plan import Plan
-from resume.engine.drill_record import Trace
-from resume.engine.drill_stable import Stable
+from resume.engine.drill import diagnosis
+from resume.engine.drill.diagnosis import Finding, finding
+from resume.engine.drill.moments import Kill, Reached, moments
+from resume.engine.drill.plan import Plan
+from resume.engine.drill.record import Trace
+from resume.engine.drill.stable import Stable
 from resume.errors import EXIT_COMPLETED, ContinuityError, ResumeError, UsageError
 
 _KILLED, _PREEMPTED = -9, 75
@@ -102,13 +102,13 @@ class _Rehearsal:
             return self.report
         found = self._ask("compare", whole=self._aside("unbroken"), broken=self.run)
         self.report.arrays, self.report.differences = found["arrays"], found["differences"]
-        parted = drill_diagnosis.of_resumption(reference, attempts)  # though the ends may be alike again
+        parted = diagnosis.of_resumption(reference, attempts)  # though the ends may be alike again
         if not found["differences"] and parted is None:
             return self.report
         self.run.rename(self._aside("broken"))
         again = self._unbroken(plan, self.stables[1])
         return self.report.broken(
-            drill_diagnosis.of_repetition(reference, again) or parted or _by_ends(found["differences"])
+            diagnosis.of_repetition(reference, again) or parted or _by_ends(found["differences"])
         )
 
     # -- the runs --------------------------------------------------------------------------------------------------
@@ -187,9 +187,7 @@ class _Rehearsal:
         if ended:
             self.report.broken(_ends_early(plan, ended[-1].removeprefix("resume: ")))
         elif compiled:
-            self.report.broken(
-                drill_diagnosis.of_compile(traces[-1], compiled[-1], f"{what} then failed: {said}")
-            )
+            self.report.broken(diagnosis.of_compile(traces[-1], compiled[-1], f"{what} then failed: {said}"))
         elif code == ContinuityError.exit_code and len(traces) > 1:
             self.report.broken(finding("restore refused", what, said))
         else:

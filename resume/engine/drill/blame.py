@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from resume.engine.drill_record import Event, Parting, Trace
+from resume.engine.drill.record import Event, Parting, Trace
 
 Hidden = Mapping[str, tuple[str | None, str | None]]  # path -> (reference, attempt)
 Draws = Sequence[Mapping[str, Any]]

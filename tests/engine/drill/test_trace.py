@@ -10,15 +10,15 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from small import BreakAt, BrokenError, X, Y, classifier
 
 from resume import rundir
 from resume.engine import loop
 from resume.engine.data import Feeding
-from resume.engine.drill_record import Trace, parting
-from resume.engine.drill_trace import NAME, traced
+from resume.engine.drill.record import Trace, parting
+from resume.engine.drill.trace import NAME, traced
 from resume.engine.job import Built, Job
 from resume.schedule import Schedule
-from tests.engine.small import BreakAt, BrokenError, X, Y, classifier
 
 
 class Half(keras.callbacks.Callback):
@@ -104,7 +104,7 @@ def test_who_compiles(tmp_path: Path) -> None:
     callbacks: Callable[[str], Any] = lambda born: {"again": Compiling()}  # noqa: E731
     loop.train(traced(replace(job(tmp_path / "c", epochs=1), callbacks=callbacks), tmp_path / "trace"))
     (event,) = Trace.read(tmp_path / "trace").only("compile")
-    assert event.facts["by"].startswith("callbacks.again on_train_begin (test_drill_trace.py:")
+    assert event.facts["by"].startswith("callbacks.again on_train_begin (test_trace.py:")
 
 
 def test_what_a_data_function_takes_stays_visible(tmp_path: Path) -> None:

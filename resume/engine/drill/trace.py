@@ -19,8 +19,10 @@ import keras
 import tensorflow as tf
 
 from resume.engine import callbacks as run_callbacks
-from resume.engine import drill_digest, drill_hidden, drill_source, flavour, live
-from resume.engine.data import _parameters as taken
+from resume.engine import flavour, live
+from resume.engine.data import takes_epoch
+from resume.engine.drill import fingerprint, hidden
+from resume.engine.drill.code import described, is_users_part
 from resume.engine.job import Job
 from resume.state import digest
 
@@ -76,12 +78,12 @@ class _Probe:
                   "aggregation": tf.VariableAggregation.SUM}  # fmt: skip
         self.digests = {name: tf.Variable(0, dtype=tf.int64, **shared) for name in _PARTS}
         self.floats = {name: tf.Variable(0.0, dtype=tf.float32, **shared) for name in ("loss", "rate")}
-        self.rows = tf.Variable(tf.zeros([drill_digest.ROWS], tf.int64), **shared)
+        self.rows = tf.Variable(tf.zeros([fingerprint.ROWS], tf.int64), **shared)
         self.inside = False
         self.chance: dict[str, str] = {}  # operations with hidden state: name -> type
 
     def note(self, name: str, structure: Any) -> None:
-        self.digests[name].assign(self.digests[name] * 31 + drill_digest.digest(structure))
+        self.digests[name].assign(self.digests[name] * 31 + fingerprint.digest(structure))
         if name in self.floats:
             self.floats[name].assign(tf.cast(tf.reduce_sum(structure), tf.float32))
 
@@ -89,7 +91,7 @@ class _Probe:
         x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
         for name, part in (("x", x), ("y", y), ("weight", weight)):
             self.note(name, part)
-        self.rows.assign(self.rows * 31 + drill_digest.rows(x))
+        self.rows.assign(self.rows * 31 + fingerprint.rows(x))
 
     def reset(self) -> None:
         for variable in (*self.digests.values(), *self.floats.values(), self.rows):
@@ -175,17 +177,17 @@ class _Tracer:
             variables = live.of(self.model).variables
         except ValueError:  # its optimizer is new, and not built
             variables = {}
-        values = {name: digest(live.value(v))[:16] for name, v in variables.items()}
+        values = {name: digest(live.view(v))[:16] for name, v in variables.items()}
         return {
             "variables": values,
             "hidden": self._moved(),
-            "random": drill_hidden.generators(),
+            "random": hidden.generators(),
             "optimizer": id(live.optimizer_of(self.model)),
         }
 
     def _moved(self) -> dict[str, str]:
         """Python-side state that is not as it was at the event before."""
-        found = drill_hidden.snapshot(self._objects())
+        found = hidden.snapshot(self._objects())
         moved = {path: text for path, text in found.items() if self._hidden.get(path) != text}
         self._hidden |= found
         return moved
@@ -205,12 +207,10 @@ class _Tracer:
         """What a report can name of the user's parts: class, suspicious source lines, globals that they use."""
         found = {}
         for where, item in self._objects().items():
-            if item is not None and (
-                where.startswith(("callbacks.", "data.")) or drill_source.is_users_part(item)
-            ):
-                found[where] = drill_source.described(item)
+            if item is not None and (where.startswith(("callbacks.", "data.")) or is_users_part(item)):
+                found[where] = described(item)
         for name, source in (("data.train", self._job.train), ("data.validation", self._job.validation)):
-            found.get(name, {})["takes_epoch"] = callable(source) and "epoch" in taken(source)
+            found.get(name, {})["takes_epoch"] = takes_epoch(source)
         return found
 
     # -- inside the step -------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resume.engine.drill_hidden import is_users
+from resume.engine.drill.hidden import is_users
 
 _CLOCKS = ("time.time", "time.time_ns", "time.perf_counter", "time.monotonic", "datetime.now", "os.urandom",
            "uuid.uuid4", "secrets.token_bytes", "os.getpid")  # fmt: skip

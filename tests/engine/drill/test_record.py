@@ -1,4 +1,4 @@
-"""Traces, and where two of them part. Traces are written by hand here: test_drill_trace.py has real ones."""
+"""Traces, and where two of them part. Traces are written by hand here: test_trace.py has real ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from resume.engine.drill_record import Trace, parting, same_rows
+from resume.engine.drill.record import Trace, parting, same_rows
 
 STEP = {"x": 1, "y": 2, "weight": 0, "out": 3, "loss": 4, "rate": 5, "variables": {"model/a": "0"}, "logs": {},
         "rows": [7, 8]}  # fmt: skip

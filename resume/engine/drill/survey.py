@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 from omegaconf import OmegaConf
 
-from resume.engine.data import Order, Validation
+from resume.engine.data import Order, Validation, takes_epoch
 from resume.engine.job import Job
 
 _COUNTING = 20.0  # seconds that counting batches may take
@@ -22,10 +22,10 @@ _EPOCHS = 2  # epochs that are counted
 def survey(job: Job, file: Path) -> None:
     """Write what is found as one JSON object; trains nothing, builds no model."""
     order = Order(job.train, job.feeding, job.strategy)
-    value, settings = order._value(0), OmegaConf.create(job.record or "{}")
+    value, settings = order.value(0), OmegaConf.create(job.record or "{}")
     found = {
         "kind": _kind(value),
-        "takes_epoch": order._takes_epoch,
+        "takes_epoch": takes_epoch(job.train),
         "steps": order.steps(0),
         "steps_given": bool(job.feeding.steps_per_epoch),
         "block": int(OmegaConf.select(settings, "compile.steps_per_execution") or 1),
@@ -54,8 +54,11 @@ def _ends(order: Order) -> dict[str, int] | None:
     """The first epoch whose data ends before its steps are done, of data whose length only counting tells."""
     give_up = time.monotonic() + _COUNTING
     for epoch in range(_EPOCHS):
-        value, steps = order._value(epoch), order.steps(epoch)
-        if not isinstance(value, tf.data.Dataset) or int(value.cardinality()) >= 0 or not order._takes_epoch:
+        value, steps = order.value(epoch), order.steps(epoch)
+        if (
+            not (takes_epoch(order.source) and isinstance(value, tf.data.Dataset))
+            or int(value.cardinality()) >= 0
+        ):
             return None
         count = sum(1 for _ in itertools.takewhile(lambda _: time.monotonic() < give_up, value.take(steps)))
         if count < steps and time.monotonic() < give_up:

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from resume import lineage, rundir
-from resume.engine import drill_ends
+from resume.engine.drill import ends
 from resume.state import TrainState
 
 
@@ -40,11 +40,11 @@ def test_alike(run: Callable[..., Path]) -> None:
     for folder in (a, b):
         board(folder / "logs/train", 0.5)
     board(b / "logs/resume", 1.0)  # an attempt's own
-    assert drill_ends.differences(a, b) == []
+    assert ends.differences(a, b) == []
 
 
 def test_arrays_and_sections(run: Callable[..., Path]) -> None:
-    found = drill_ends.differences(run("a"), run("b", 4, callbacks={"stop": {"wait": 2}}))
+    found = ends.differences(run("a"), run("b", 4, callbacks={"stop": {"wait": 2}}))
     assert found[:2] == ["array model/dense/kernel", "array optimizer/iteration"]
     assert "callbacks" in found
 
@@ -55,7 +55,7 @@ def test_logs(run: Callable[..., Path]) -> None:
     board(b / "logs/train", 0.25)
     (b / "log.csv").write_text("epoch,loss\n0,0.5\n0,0.5\n")
     (b / "more.txt").touch()
-    assert drill_ends.differences(a, b) == [
+    assert ends.differences(a, b) == [
         "TensorBoard series logs/train/loss",
         "file log.csv",
         "file more.txt",
@@ -63,5 +63,5 @@ def test_logs(run: Callable[..., Path]) -> None:
 
 
 def test_as_an_answer(run: Callable[..., Path], tmp_path: Path) -> None:
-    drill_ends.compared(run("a"), run("b"), tmp_path / "answer")
+    ends.compared(run("a"), run("b"), tmp_path / "answer")
     assert json.loads((tmp_path / "answer").read_text()) == {"differences": [], "arrays": 6}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from resume.engine.drill_source import described, draws
+from resume.engine.drill.code import described, draws
 
 
 def unseeded() -> Any:
@@ -73,7 +73,7 @@ def test_kinds(item: Any, kinds: list[str]) -> None:
 def test_lines_are_named() -> None:
     (draw,) = draws(python)
     assert draw.text == "random.shuffle([1, 2])"
-    assert draw.where == f"test_drill_source.py:{python.__code__.co_firstlineno + 1}"
+    assert draw.where == f"test_code.py:{python.__code__.co_firstlineno + 1}"
     assert str(draw) == f"{draw.text} ({draw.where})"
 
 

@@ -1,0 +1,148 @@
+"""Publishing beside the training: a snapshot is taken at a step boundary, one thread writes it while steps go on.
+
+At most one snapshot is in flight. What the thread could not do reaches the main thread at the next step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from resume import lineage
+from resume.engine import devices, snapshot
+from resume.engine.callbacks import OwnLog
+from resume.engine.job import Job
+from resume.engine.snapshot import References
+from resume.errors import ResumeError
+from resume.filesystem import size
+from resume.rundir import Directory
+from resume.state import TrainState
+
+
+@dataclass(frozen=True)
+class Saved:
+    """`seconds`: from the step boundary until it was published; `blocked`: how long the training stood still."""
+
+    step: int
+    seconds: float
+    blocked: float
+    nbytes: int
+
+
+_SPARE = 1.05  # times the state, that must be free on the device
+_LONG = 1.0  # seconds of waiting that are worth a word
+
+
+class Saver:
+    """Publishes an attempt's checkpoints. Everything here is the main thread's but `_publish`."""
+
+    def __init__(
+        self, job: Job, directory: Directory, *, attempt: int, own_log: OwnLog, beside: bool
+    ) -> None:
+        self.job, self.directory, self.attempt = job, directory, attempt
+        self.own_log, self.beside = own_log, beside
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="resume-save")
+        self._flight: Future[Saved] | None = None
+        self._step = 0  # of the snapshot in flight
+        self._failure: ResumeError | None = None
+        self._said: set[str] = set()
+
+    def save(self, take: Callable[[], TrainState], *, must: bool = True) -> bool:
+        """Take a snapshot and have it published; False where an earlier one is still being written, unless it `must`.
+
+        Raises ResumeError for what became of the earlier one.
+        """
+        started = time.perf_counter()
+        busy = self._flight is not None and not self._flight.done()
+        if busy and self.job.when_busy == "skip" and not must:
+            self._once(
+                "the schedule is faster than the disk: checkpoints wait for the one before (when_busy=skip)"
+            )
+            return False
+        self.collect(wait=True)
+        if busy and time.perf_counter() - started > _LONG:
+            self._once(
+                "the schedule is faster than the disk: the training waits for it (checkpoint.when_busy=wait)"
+            )
+        state = take()
+        self._step = state.iterations or 0
+        self._make_room(state)
+        blocked = time.perf_counter() - started
+        self._flight = self._pool.submit(self._publish, state, started, blocked)
+        if not self.beside:
+            self.collect(wait=True)
+        return True
+
+    def _make_room(self, state: TrainState) -> None:
+        """Where the device has no room for a second copy of the state, it is copied to the host here and now."""
+        free = devices.free_memory()
+        if free is not None and free < state.nbytes * _SPARE and isinstance(state.arrays, References):
+            self._once(
+                f"checkpoints are copied from the GPU while the training waits: {size(free)} are free there"
+            )
+            state.arrays.bring_all()
+
+    def _publish(self, state: TrainState, started: float, blocked: float) -> Saved:
+        state = snapshot.settled(state)
+        step, nbytes = state.iterations or 0, state.nbytes
+        path = self.directory.publish(state).path
+        seconds = time.perf_counter() - started
+        blocked = blocked if self.beside else seconds
+        with self.directory.guard():  # a successor has noted it already
+            lineage.published(
+                self.job.run_dir, path, attempt=self.attempt, seconds=seconds, blocked=blocked, bytes=nbytes
+            )
+        return Saved(step, seconds, blocked, nbytes)
+
+    def collect(self, *, wait: bool = False) -> None:
+        """What became of the snapshot in flight, if that is known; with `wait`, once it is.
+
+        Raises ResumeError for one that could not be published, RunInUseError where another process has the run now.
+        """
+        flight = self._flight
+        if flight is None or not (wait or flight.done()):
+            return
+        self._flight = None
+        try:
+            saved = flight.result()
+        except OSError as error:
+            self._failed(error)
+            return
+        self._failure = None
+        self.job.watch.saved(saved.seconds)
+        self.own_log.checkpoint(
+            step=saved.step, seconds=saved.seconds, blocked=saved.blocked, nbytes=saved.nbytes
+        )
+
+    def _failed(self, error: OSError) -> None:
+        failure = ResumeError(
+            f"{self.directory.path}: step {self._step} could not be published ({error.strerror or error}). "
+            "Earlier checkpoints are as they were: make room or repair it, then repeat the command."
+        )
+        if self.job.on_failure == "stop":
+            raise failure from error
+        self.job.say(
+            f"{failure}\nThe training goes on (checkpoint.on_failure=warn), and tries again when the next is due."
+        )
+        self._failure = failure
+
+    def finish(self) -> None:
+        """Wait for the snapshot in flight. Raises ResumeError where the last one was not published."""
+        self.collect(wait=True)
+        self._pool.shutdown()
+        if self._failure is not None:
+            raise self._failure
+
+    def abandon(self) -> None:
+        """After an error of the training: what is in flight is still written, and an error of that only said."""
+        try:
+            self.finish()
+        except ResumeError as error:
+            self.job.say(str(error))
+
+    def _once(self, line: str) -> None:
+        if line not in self._said:
+            self.job.say(line)
+            self._said.add(line)

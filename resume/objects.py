@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,6 @@ from resume.errors import ResumeError, UsageError
 
 _PATIENT = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 2}}
 _AT_ONCE = 4  # parts of 50 MB that are on their way at a time, and in memory
-
-
-def is_remote(name: str) -> bool:
-    """Whether this names a place behind a URL, and not a file or folder."""
-    scheme, found, _ = name.partition("://")
-    return bool(found) and scheme.isalnum() and scheme != "file"
 
 
 class Objects:
@@ -116,6 +111,9 @@ def _opened(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
     except ImportError:
         raise UsageError(f'{url}: needs fsspec: pip install "keras-resume[remote]"') from None
+    for library in ("aiobotocore", "botocore"):  # tell at INFO where each found its credentials
+        if logging.getLogger(library).level == logging.NOTSET:
+            logging.getLogger(library).setLevel(logging.WARNING)
     scheme = url.partition("://")[0]
     chosen = {**_defaults(scheme, fsspec.config.conf.get(scheme, {})), **options}
     try:

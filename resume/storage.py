@@ -37,7 +37,7 @@ from resume.formats import native
 from resume.objects import Objects
 from resume.rundir import Checkpoint
 
-_CHECKPOINTS, _SHARDS = "checkpoints", "shards"
+_CHECKPOINTS, _SHARDS, LINEAGE = "checkpoints", "shards", "lineage.jsonl"
 _NAME = re.compile(rf"^{_CHECKPOINTS}/(step-(\d{{8,}})(?:\.(\d+))?)/{re.escape(native.MANIFEST)}$")
 _NOT_OURS = {
     _CHECKPOINTS,
@@ -66,7 +66,7 @@ class Remote:
 
     def holds(self) -> bool:
         """Whether a run has ever left anything here."""
-        return any(name == "lineage.jsonl" or _NAME.match(name) for name in self.objects.sizes())
+        return any(name == LINEAGE or _NAME.match(name) for name in self.objects.sizes())
 
     def checkpoints(self) -> list[Checkpoint]:
         """Those with a manifest, oldest first; paths are relative to the run."""
@@ -227,15 +227,22 @@ class Remote:
     def push(self, run: Path) -> None:
         """Bring the run's other files here, those that this process has not yet brought as they are now.
 
-        An object cannot be appended to: a log that has grown is sent whole.
+        An object cannot be appended to: a log that has grown is sent whole. The lineage goes last, as it was before the
+        others were looked for: it never tells of an end whose files are not here.
         """
+        told = _told(run)
         for name in local_files(run):
-            with contextlib.suppress(FileNotFoundError):  # removed or renamed since it was listed
-                at = (run / name).stat()
-                seen = at.st_size, at.st_mtime_ns
-                if self._pushed.get(name) != seen:
-                    self.objects.write(name, (run / name).read_bytes())
-                    self._pushed[name] = seen
+            if name != LINEAGE:
+                with contextlib.suppress(FileNotFoundError):  # removed or renamed since it was listed
+                    at = (run / name).stat()
+                    self._push(name, (run / name).read_bytes, (at.st_size, at.st_mtime_ns))
+        if told is not None:
+            self._push(LINEAGE, lambda: told, (len(told), 0))
+
+    def _push(self, name: str, read: Callable[[], bytes], seen: tuple[int, int]) -> None:
+        if self._pushed.get(name) != seen:
+            self.objects.write(name, read())
+            self._pushed[name] = seen
 
     def forget(self) -> None:
         """Push everything again next time: the server may have been started anew, and empty."""
@@ -254,6 +261,11 @@ class Remote:
             self.objects.get(name, begun)
             _sync(begun)
             begun.replace(target)
+
+
+def _told(run: Path) -> bytes | None:
+    file = run / LINEAGE
+    return file.read_bytes() if file.is_file() else None
 
 
 def local_files(run: Path) -> list[str]:

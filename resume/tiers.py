@@ -1,4 +1,4 @@
-"""A run in two tiers: where the local one lies, and which of both an attempt continues.
+"""A run in two tiers: which of both an attempt continues, and a look at the remote one.
 
 The newest whole checkpoint of both wins, and with it its lineage and its logs: a run that went on elsewhere is brought
 here, and what this machine has beyond the place where it left off is not of the run any more. A server that cannot be
@@ -8,33 +8,18 @@ reached is an error and never a silent restart: whether the run went on elsewher
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import xxhash
-
-from resume import lineage, logs, objects, rundir
+from resume import lineage, logs, rundir, urls
 from resume.errors import NewerSchemaError, NoCheckpointError, SourceError
 from resume.formats import native
 from resume.rundir import Checkpoint
 from resume.storage import Remote
 
 _ASIDE = "lineage.aside.jsonl"  # lines of attempts that the run did not go on from
-
-
-def local_tier(url: str, *, within: Path | None = None) -> Path:
-    """The run directory on this machine: named after the run, and a digest of its URL.
-
-    In `within`, else in $TMPDIR, which clusters point at the node's own disk, else in the user's cache.
-    """
-    url = url.rstrip("/")
-    scratch = os.environ.get("TMPDIR")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = within or (Path(scratch) if scratch else cache) / "keras-resume"
-    return folder / f"{url.rpartition('/')[2]}-{xxhash.xxh3_64_hexdigest(url.encode())}"
 
 
 def bring(remote: Remote, run: Path) -> list[str]:
@@ -156,9 +141,15 @@ def _own_lines(run: Path) -> list[bytes]:
 
 
 def _records(lines: Sequence[bytes]) -> list[lineage.Record]:
+    with _written(lines) as folder:
+        return lineage.read(folder)
+
+
+@contextlib.contextmanager
+def _written(lines: Sequence[bytes]) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="resume-") as folder:
         (Path(folder) / lineage.FILE).write_bytes(b"\n".join(lines))
-        return lineage.read(Path(folder))
+        yield Path(folder)
 
 
 def _set_aside(run: Path, lines: Sequence[bytes], *, beyond: Sequence[bytes]) -> None:
@@ -171,6 +162,24 @@ def _set_aside(run: Path, lines: Sequence[bytes], *, beyond: Sequence[bytes]) ->
             stream.writelines(line + b"\n" for line in lost)
 
 
+def completed(url: str, *, epochs: int) -> str | None:
+    """As `lineage.completed`, by the remote tier alone: what lies on one machine only is not finished.
+
+    Raises SourceError where the server cannot be asked.
+    """
+    try:
+        remote = Remote(url)
+        lines = _lines(remote)
+        there = {str(c.path) for c in remote.checkpoints()}
+    except OSError as error:
+        raise SourceError(
+            f"{error.strerror or error}\nNothing was begun. Repeat the command once the server can be reached."
+        ) from error
+    published = [str(r["path"]) for r in _records(lines) if r["event"] == "checkpoint"]
+    with _written(lines) as folder:
+        return lineage.completed(folder, epochs=epochs) if there.issuperset(published[-1:]) else None
+
+
 # -- for a look ---------------------------------------------------------------------------------------------------
 
 
@@ -181,7 +190,7 @@ def local_copy(name: str, *, newest: bool = False) -> Iterator[Path]:
     The URL of a run gives a run directory with its lineage and all its checkpoints (`newest`: the newest alone, else
     one that is damaged as well as it can be had), that of a checkpoint a checkpoint.
     """
-    if not objects.is_remote(name):
+    if not urls.is_remote(name):
         yield Path(name)
         return
     url, _, last = name.rstrip("/").partition("/checkpoints/")

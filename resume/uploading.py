@@ -15,9 +15,11 @@ Whatever goes wrong here is said, once, and tried again; it never stops the trai
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -31,6 +33,7 @@ from resume.rundir import Checkpoint, Retention
 from resume.storage import Remote
 
 _LINKS = ".uploading-"
+_LOOK = 1.0  # seconds between questions whether waiting is still of use
 _LAGGING = 2  # checkpoints that may wait before anybody is told
 Identity = tuple[str, int, int] | None
 
@@ -100,15 +103,14 @@ class Uploader:
         known = self._settled | self._refused | {None}
         return [c for c in rundir.checkpoints(self._run) if _identity(c.path) not in known]
 
-    def finish(self, seconds: float | None) -> str | None:
+    def finish(self, seconds: float | None, *, given_up: Callable[[], bool] = lambda: False) -> str | None:
         """Wait until the tiers are alike, `seconds` at most, and stop. A sentence where the remote is behind then.
 
-        An upload that is under way at the deadline never gets its manifest, even if the process lives on.
+        `given_up`: asked about once a second, whether waiting is of no use any more. An upload that is under way then
+        never gets its manifest, even if the process lives on.
         """
-        asked = self._ask()
+        done = self._alike(seconds, given_up)
         with self._turn:
-            self._turn.wait_for(lambda: self._reached >= asked or self.lost is not None, timeout=seconds)
-            done = self._reached >= asked
             self._leaving.set()
             self._turn.notify_all()
         if done:
@@ -118,6 +120,17 @@ class Uploader:
             return None
         what = f"{len(names)} checkpoints ({', '.join(names)})" if names else "the last lines of its logs"
         return f"{self._remote.url}: behind by {what}, which are in {self._run} on this machine only"
+
+    def _alike(self, seconds: float | None, given_up: Callable[[], bool]) -> bool:
+        late = math.inf if seconds is None else time.monotonic() + seconds
+        asked = self._ask()
+        with self._turn:
+            while self._reached < asked and self.lost is None:
+                left = late - time.monotonic()
+                if left <= 0 or given_up():
+                    break
+                self._turn.wait(min(left, _LOOK))
+            return self._reached >= asked
 
     # -- the thread ---------------------------------------------------------------------------------------------
 

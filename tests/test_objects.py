@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from resume.errors import UsageError
-from resume.objects import Objects, is_remote
+from resume.objects import Objects
+from resume.urls import is_remote
 from tests.buckets import Server
 
 Python = Callable[..., subprocess.Popen[str]]

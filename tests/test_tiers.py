@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from resume import contents, lineage, rundir, tiers
+from resume import contents, lineage, rundir, tiers, urls
 from resume.errors import NoCheckpointError, SourceError
 from resume.state import TrainState
 from resume.storage import Remote
@@ -52,16 +52,16 @@ def spoil(remote: Remote, name: str) -> None:
 
 
 def test_the_local_tier_has_a_place_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = tiers.local_tier("s3://bucket/runs/a", within=tmp_path)
+    one = urls.local_tier("s3://bucket/runs/a", within=tmp_path)
     assert one.parent == tmp_path
     assert one.name.startswith("a-")
-    assert one == tiers.local_tier("s3://bucket/runs/a/", within=tmp_path)
-    assert one.name != tiers.local_tier("s3://other/runs/a", within=tmp_path).name
+    assert one == urls.local_tier("s3://bucket/runs/a/", within=tmp_path)
+    assert one.name != urls.local_tier("s3://other/runs/a", within=tmp_path).name
     monkeypatch.setenv("TMPDIR", "/scratch")
-    assert tiers.local_tier("s3://bucket/runs/a") == Path("/scratch/keras-resume", one.name)
+    assert urls.local_tier("s3://bucket/runs/a") == Path("/scratch/keras-resume", one.name)
     monkeypatch.delenv("TMPDIR")
     monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
-    assert tiers.local_tier("s3://bucket/runs/a") == Path("/cache/keras-resume", one.name)
+    assert urls.local_tier("s3://bucket/runs/a") == Path("/cache/keras-resume", one.name)
 
 
 # ---- which tier goes on ----

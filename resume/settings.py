@@ -6,7 +6,7 @@ Everything else must be a key of the dataclasses below, so that a typo is an err
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from resume import urls
 from resume.errors import UsageError
 
 Node = dict[str, Any]  # a dictionary with a _target_
@@ -248,8 +249,12 @@ def _typed(given: dict[str, Any]) -> Settings:
     for section in _SECTIONS:
         if not isinstance(given.get(section, {}), (dict, str)):
             raise UsageError(f"{section}: {given[section]!r} is not a mapping{_origin(section)}.")
-    settings: Settings = OmegaConf.to_object(OmegaConf.merge(schema, given))  # type: ignore[assignment]
-    return settings
+    merged: Any = OmegaConf.merge(schema, given)
+    run_dir: str = merged.run_dir
+    if urls.is_remote(run_dir):  # what is named after it (${run_dir}/log.csv) is written on this machine
+        merged.run_dir = str(urls.local_tier(run_dir, within=merged.checkpoint.local))
+    settings: Settings = OmegaConf.to_object(merged)  # type: ignore[assignment]
+    return replace(settings, run_dir=run_dir)
 
 
 def _complaints(settings: Settings) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from resume import clusters, lineage, preempt, signalpath
+from resume import clusters, lineage, preempt, signalpath, tiers, urls
 from resume.commands import composition, quiet
 from resume.errors import EXIT_COMPLETED, ResumeError, UsageError
 from resume.preempt import Watch
@@ -50,8 +50,10 @@ def task(cfg: DictConfig, *, act: Act | None = None) -> None:
     """The job itself; importable by name, since Hydra's launchers pickle it by reference."""
     try:
         settings = validate(cfg)
-        settings = replace(settings, run_dir=str(Path(settings.run_dir).expanduser()))
-        done = lineage.completed(Path(settings.run_dir), epochs=settings.fit.epochs)
+        place, remote = urls.placed(settings.run_dir)
+        settings = replace(settings, run_dir=remote or str(place))
+        epochs = settings.fit.epochs
+        done = tiers.completed(remote, epochs=epochs) if remote else lineage.completed(place, epochs=epochs)
         if done is not None:
             print(f"run {settings.run_dir}: {done}.")
             return

@@ -22,6 +22,7 @@ from resume.engine.callbacks import Hooks, RunCallbacks
 from resume.engine.data import Order, Validation
 from resume.engine.job import Job, Origin, Outcome
 from resume.engine.opening import Opening
+from resume.engine.remote import Tier
 from resume.engine.saving import Saver
 from resume.errors import RunInUseError, UsageError
 from resume.lock import Claim
@@ -69,11 +70,12 @@ class Attempt:
     def _section(self, name: str, default: Any) -> Any:
         return capture.section(self.origin.state, name, default) if self.origin.state else default
 
-    def run(self, claim: Claim, *, restore_seconds: float) -> Outcome:
+    def run(self, claim: Claim, tier: Tier, *, restore_seconds: float) -> Outcome:
         self.directory = Directory(self.job.run_dir, self.job.retention, claim.publishing)
-        self.restore_seconds = restore_seconds
+        self.tier, self.restore_seconds = tier, restore_seconds
         with claim.publishing():  # who stood still until now must not sweep and rewind what is another's
             self._begin()
+        tier.begun()
         self.callbacks.on_train_begin()
         claim.reached = lambda: {"attempt": self.number, "step": self.step}
         self.watch.at_exit = self._ended
@@ -114,7 +116,12 @@ class Attempt:
         opening.record(files, batch=self.batch, epoch=self.epoch, restore_seconds=self.restore_seconds)
         self.own_log = opening.announce(self.notes)
         self.saver = Saver(
-            self.job, self.directory, attempt=self.number, own_log=self.own_log, beside=opening.beside()
+            self.job,
+            self.directory,
+            self.tier,
+            attempt=self.number,
+            own_log=self.own_log,
+            beside=opening.beside(),
         )
         self.callbacks = RunCallbacks.of(
             self.named.values(),

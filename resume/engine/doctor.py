@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
-from resume import rundir
+from resume import rundir, tiers, urls
 from resume.check import OK, PROBLEM, WARNING, Check
 from resume.engine import build, flavour, live, loop
 from resume.engine.data import Feeding, Order
@@ -51,8 +52,9 @@ def checkpoint_bytes(settings: Settings) -> int:
     Raises what the attempt would raise.
     """
     custom = build.custom_objects(settings.custom_objects)
-    with flavour.custom_objects(custom):
-        state = rundir.read(Path(settings.ckpt).expanduser()) if settings.ckpt else None
+    ckpt = urls.absolute(settings.ckpt) if settings.ckpt else None
+    with flavour.custom_objects(custom), contextlib.ExitStack() as kept:
+        state = rundir.read(kept.enter_context(tiers.local_copy(ckpt, newest=True))) if ckpt else None
         model = build.model_builder(settings, custom)(state).model
         source = (
             None

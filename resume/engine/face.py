@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
 
-from resume import clusters, preempt, rundir
+from resume import clusters, preempt, rundir, urls
 from resume.continuity import Proof
 from resume.engine import build, loop, restore, trusted
 from resume.engine import flavour as flavours
@@ -72,6 +71,7 @@ def fit(
     y: Any = None,
     *,
     run_dir: str | os.PathLike[str],
+    local: str | os.PathLike[str] | None = None,
     batch_size: int | None = None,
     epochs: int = 1,
     verbose: Any = "auto",
@@ -109,12 +109,17 @@ def fit(
     its attribute `proof` is this attempt's (None when it began fresh). Raises ContinuityError, with nothing trained,
     when what was restored is not what was saved.
 
+    `run_dir` may be a URL (s3://bucket/runs/a): `local` is then the folder for its tier on this machine, in $TMPDIR or
+    the user's cache where it is not given.
+
         history = resume.fit(model, x, y, run_dir="runs/a", epochs=10, every_steps=100)
     """
     train, validation = _split((x, y, sample_weight), validation_split, validation_data)
     watch = Watch(clusters.of(ClusterSettings(kind=cluster)))
+    place, remote = urls.placed(os.fspath(run_dir), local=os.fspath(local) if local else None)
     job = Job(
-        run_dir=Path(run_dir),
+        run_dir=place,
+        remote=remote,
         build=lambda state: Built(model),
         train=train,
         validation=validation,
@@ -132,7 +137,7 @@ def fit(
         when_busy=when_busy,
         on_failure=on_failure,
         background=background,
-        ckpt=Path(ckpt) if ckpt is not None else None,
+        ckpt=urls.absolute(os.fspath(ckpt)) if ckpt is not None else None,
         accept=tuple(accept),
         prefer=prefer,
         strategy=model.distribute_strategy,

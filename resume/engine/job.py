@@ -48,7 +48,7 @@ class Job:
     when_busy: str = "wait"  # "skip": a checkpoint that is due while one is written comes after that one
     on_failure: str = "stop"  # "warn": train on although a checkpoint could not be published
     background: bool | None = None  # write beside the training; None: where the memory for it is there
-    ckpt: Path | None = None
+    ckpt: str | None = None  # an absolute path, or a URL
     accept: tuple[str, ...] = ()
     prefer: str | None = None
     declared: Mapping[str, Any] = field(
@@ -61,7 +61,13 @@ class Job:
     wait: float = 0.0  # seconds for another process to leave the run directory
     stale: float = 60.0  # seconds without a heartbeat after which it counts as gone
     fruitless: int | None = 3
+    remote: str | None = None  # the URL behind run_dir, which is its tier on this machine then
     say: Callable[[str], None] = print
+
+    @property
+    def name(self) -> str:
+        """The run, as its user calls it."""
+        return self.remote or str(self.run_dir)
 
 
 @dataclass(frozen=True)

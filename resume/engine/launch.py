@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from resume import urls
 from resume.engine import build, devices, flavour
 from resume.engine.data import Feeding
 from resume.engine.job import Job
@@ -46,8 +46,10 @@ def _job(
     settings: Settings, custom: dict[str, Any], chosen: devices.Devices, record: str, watch: Watch
 ) -> Job:
     fit, checkpoint = settings.fit, settings.checkpoint
+    run_dir, remote = urls.placed(settings.run_dir, local=checkpoint.local)
     return Job(
-        run_dir=Path(settings.run_dir),
+        run_dir=run_dir,
+        remote=remote,
         build=build.model_builder(settings, custom),
         train=_function(settings.data.train, "data.train"),
         validation=_function(settings.data.validation, "data.validation"),
@@ -70,7 +72,7 @@ def _job(
         when_busy=checkpoint.when_busy,
         on_failure=checkpoint.on_failure,
         background=checkpoint.background,
-        ckpt=Path(settings.ckpt).expanduser() if settings.ckpt else None,
+        ckpt=urls.absolute(settings.ckpt) if settings.ckpt else None,
         accept=tuple(checkpoint.accept),
         prefer=checkpoint.prefer,
         declared={"data": settings.data.train},

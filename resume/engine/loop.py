@@ -12,9 +12,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from resume import drift, lineage, lock, rundir
+from resume import drift, lineage, lock, rundir, tiers
 from resume.continuity import Finding
-from resume.engine import capture, flavour, keras2, restore, revival, rng
+from resume.engine import capture, flavour, keras2, remote, restore, revival, rng
 from resume.engine.attempt import Attempt
 from resume.engine.data import Order
 from resume.engine.job import Built, Job, Origin, Outcome
@@ -24,12 +24,14 @@ from resume.formats.trust import Trust
 from resume.state import TrainState
 
 
-def choose(run_dir: Path, ckpt: Path | None) -> Origin:
+def choose(run_dir: Path, ckpt: str | None, kept: contextlib.ExitStack) -> Origin:
     """What to resume from; the order is the contract.
 
     1. The run directory's newest whole checkpoint, always: `ckpt` then only says where the run began.
     2. `ckpt`.
     3. Fresh, if neither exists. Checkpoints of which none is whole are an error, never a silent restart.
+
+    `kept`: for how long a copy of a source behind a URL is kept.
     """
     _same_beginning(run_dir, ckpt)
     checkpoint, passed = rundir.newest_whole(run_dir)
@@ -38,20 +40,20 @@ def choose(run_dir: Path, ckpt: Path | None) -> Origin:
         facts = lineage.identity(run_dir, checkpoint.path, native.read_manifest(checkpoint.path))
         return Origin("run", state, facts, tuple(passed))
     if ckpt is not None:
-        state = rundir.read(ckpt)
-        return Origin("source", state, {"path": str(ckpt.absolute()), "step": state.iterations})
+        state = rundir.read(kept.enter_context(tiers.local_copy(ckpt, newest=True)))
+        return Origin("source", state, {"path": ckpt, "step": state.iterations})
     return Origin("fresh")
 
 
-def _same_beginning(run_dir: Path, ckpt: Path | None) -> None:
+def _same_beginning(run_dir: Path, ckpt: str | None) -> None:
     starts = lineage.attempts(lineage.read(run_dir))
     if ckpt is None or not starts or not rundir.checkpoints(run_dir):
         return
     began = starts[0].get("ckpt")
-    if began != str(ckpt.absolute()):
+    if began != ckpt:
         raise UsageError(
             f"{run_dir}: this run began {f'with ckpt={began}' if began else 'without a ckpt'}, today's command says "
-            f"ckpt={ckpt.absolute()}. Use another run_dir (or name) for another beginning."
+            f"ckpt={ckpt}. Use another run_dir (or name) for another beginning."
         )
 
 
@@ -63,25 +65,28 @@ def train(job: Job) -> Outcome:
 
 def _attempt(job: Job) -> Outcome | None:
     with contextlib.ExitStack() as held:
-        claim = held.enter_context(_lock(job)) if job.run_dir.is_dir() else None
+        exists = job.run_dir.is_dir() or job.remote is not None  # which is asked only under the lock
+        claim = held.enter_context(_lock(job)) if exists else None
+        tier = held.enter_context(remote.tier(job))
         lineage.demand_progress(job.run_dir, most=job.fruitless)
         started = time.perf_counter()
-        origin = choose(job.run_dir, job.ckpt)
+        origin = choose(job.run_dir, job.ckpt, held)
+        origin = replace(origin, passed_over=(*origin.passed_over, *tier.passed))
         rng.seed_everything(job.feeding.seed)
         with job.strategy.scope():
             attempt = _prepare(job, origin)
             claim = claim or _claim(job, held)
             seconds = time.perf_counter() - started
-            return attempt.run(claim, restore_seconds=seconds) if claim else None
+            return attempt.run(claim, tier, restore_seconds=seconds) if claim else None
 
 
 def _lock(job: Job) -> contextlib.AbstractContextManager[lock.Claim]:
+    job.run_dir.mkdir(parents=True, exist_ok=True)
     return lock.held(job.run_dir, wait=job.wait, stale=job.stale, job=job.watch.cluster.job)
 
 
 def _claim(job: Job, held: contextlib.ExitStack) -> lock.Claim | None:
     """Only now, with everything proven, does a new run get its directory. None where it is no new run any more."""
-    job.run_dir.mkdir(parents=True, exist_ok=True)
     claim = held.enter_context(_lock(job))
     return None if lineage.read(job.run_dir) else claim
 

@@ -57,7 +57,7 @@ class Opening:
             "start",
             attempt=self.number,
             kind=self.origin.kind,
-            ckpt=str(self.job.ckpt.absolute()) if self.job.ckpt else None,
+            ckpt=self.job.ckpt,
             **{"from": {**self.origin.facts, "passed_over": list(self.origin.passed_over)}},
             step=self.step,
             epoch=epoch,
@@ -90,7 +90,7 @@ class Opening:
     def announce(self, notes: Iterable[str]) -> OwnLog:
         """Tell where this attempt begins, on the screen and in TensorBoard. `notes`: drift that was decided."""
         say, job = self.job.say, self.job
-        lines = [f"run {job.run_dir}, attempt {self.number}: {_beginning(self.origin)}"]
+        lines = [f"run {job.name}, attempt {self.number}: {_beginning(self.origin)}"]
         lines += [f"passed over: {why}" for why in self.origin.passed_over]
         lines += self.proof.lines() if self.proof else []
         if self.origin.state is not None and not restore.same_replicas(self.model, self.origin.state):

@@ -14,6 +14,7 @@ from resume import lineage
 from resume.engine import devices, snapshot
 from resume.engine.callbacks import OwnLog
 from resume.engine.job import Job
+from resume.engine.remote import Tier
 from resume.engine.snapshot import References
 from resume.errors import ResumeError
 from resume.filesystem import size
@@ -39,9 +40,9 @@ class Saver:
     """Publishes an attempt's checkpoints. Everything here is the main thread's but `_publish`."""
 
     def __init__(
-        self, job: Job, directory: Directory, *, attempt: int, own_log: OwnLog, beside: bool
+        self, job: Job, directory: Directory, tier: Tier, *, attempt: int, own_log: OwnLog, beside: bool
     ) -> None:
-        self.job, self.directory, self.attempt = job, directory, attempt
+        self.job, self.directory, self.tier, self.attempt = job, directory, tier, attempt
         self.own_log, self.beside = own_log, beside
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="resume-save")
         self._flight: Future[Saved] | None = None
@@ -94,6 +95,7 @@ class Saver:
             lineage.published(
                 self.job.run_dir, path, attempt=self.attempt, seconds=seconds, blocked=blocked, bytes=nbytes
             )
+        self.tier.published()
         return Saved(step, seconds, blocked, nbytes)
 
     def collect(self, *, wait: bool = False) -> None:
@@ -101,6 +103,7 @@ class Saver:
 
         Raises ResumeError for one that could not be published, RunInUseError where another process has the run now.
         """
+        self.tier.demand()
         flight = self._flight
         if flight is None or not (wait or flight.done()):
             return

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from resume import difference, rundir
 from resume.commands import table
+from resume.commands.place import opened
 from resume.errors import EXIT_COMPLETED, EXIT_DIFFERENT, UsageError
 from resume.state import TrainState
 
@@ -17,14 +18,15 @@ def run(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     if not options.atol >= 0:
         raise UsageError(f"--atol={options.atol}: not a difference of numbers, which is 0 or more.")
-    saved, found = rundir.read(options.a), rundir.read(options.b)
-    compared = difference.compare(saved, found, atol=options.atol)
-    if options.json:
-        findings = [finding.json() for finding in compared.findings]
-        table.facts({"equal": compared.equal, "findings": findings}, as_json=True)
-    else:
-        for line in _lines(saved, found, compared, limit=None if options.all else _SHOWN):
-            print(line)
+    with opened(options.a, newest=True) as a, opened(options.b, newest=True) as b:
+        saved, found = rundir.read(a.path), rundir.read(b.path)
+        compared = difference.compare(saved, found, atol=options.atol)
+        if options.json:
+            findings = [finding.json() for finding in compared.findings]
+            table.facts({"equal": compared.equal, "findings": findings}, as_json=True)
+        else:
+            for line in _lines(saved, found, compared, limit=None if options.all else _SHOWN):
+                print(a.shown(b.shown(line)))
     return EXIT_COMPLETED if compared.equal else EXIT_DIFFERENT
 
 
@@ -66,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit code as of diff(1): 0 equal, 1 different; 2 usage, or a source that cannot be read. Settings"
         " that only one of two versions of Keras writes are not compared.",
     )
-    parser.add_argument("a", metavar="A", help="a model file, a checkpoint, or a run directory")
+    parser.add_argument(
+        "a", metavar="A", help="a model file, a checkpoint, a run directory, or the URL of one"
+    )
     parser.add_argument("b", metavar="B", help="another, of the same or another format")
     parser.add_argument("--all", action="store_true", help=f"every difference, not the first {_SHOWN}")
     parser.add_argument(

@@ -12,7 +12,7 @@ from importlib import metadata
 from itertools import chain
 from pathlib import Path
 
-from resume import clusters, filesystem, lineage, preempt, rundir, signalpath
+from resume import clusters, filesystem, lineage, preempt, rundir, signalpath, urls
 from resume.check import OK, PROBLEM, WARNING, Check, guarded
 from resume.clusters import Cluster
 from resume.commands import composition, quiet, table
@@ -44,7 +44,8 @@ def _lines(check: Check) -> list[str]:
 
 
 def _checks(settings: Settings) -> Iterator[Check]:
-    cluster, run = clusters.of(settings.cluster), Path(settings.run_dir).expanduser()
+    cluster = clusters.of(settings.cluster)
+    run, _ = urls.placed(settings.run_dir, local=settings.checkpoint.local)
     yield from guarded(
         "signals", lambda: _signals(cluster)
     )  # before TensorFlow and anybody's handlers are here

@@ -10,6 +10,7 @@ from typing import Any
 
 from resume import rundir
 from resume.commands import table
+from resume.commands.place import Place, opened
 from resume.formats import layouts, trust
 from resume.formats.h5 import NO_OPTIMIZER
 from resume.state import LEARNING_RATE, NUMBERED, OptimizerInfo, TrainState, is_slot
@@ -19,16 +20,21 @@ _UNKNOWN = "no slots, and no settings of the optimizer that would say whether it
 
 def run(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
-    state = rundir.read(options.path)
-    table.facts(described(state), as_json=options.json)
-    if options.json:
-        return 0
-    if options.arrays:
+    with opened(options.path, newest=True) as place:
+        state = rundir.read(place.path)
+        facts = described(state)
+        table.facts({**facts, "path": place.shown(facts["path"])}, as_json=options.json)
+        if not options.json:
+            _show_more(state, place, arrays=options.arrays)
+    return 0
+
+
+def _show_more(state: TrainState, place: Place, *, arrays: bool) -> None:
+    if arrays:
         print()
         table.show([_row(state, name) for name in state.specs], as_json=False)
     for line in remarks(state):
-        print(line)
-    return 0
+        print(place.shown(line))
 
 
 def described(state: TrainState) -> dict[str, Any]:
@@ -194,7 +200,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "path",
-        help="a model file or folder of any Keras, a TensorFlow checkpoint, one of our checkpoints, or a run directory",
+        help="a model file or folder of any Keras, a TensorFlow checkpoint, one of our checkpoints, a run directory; "
+        "the URL of a run or of its checkpoint",
     )
     parser.add_argument("--arrays", action="store_true", help="list every array")
     parser.add_argument("--json", action="store_true", help="one JSON object")

@@ -10,6 +10,7 @@ from typing import Any
 
 from resume import lineage, rundir
 from resume.commands import table
+from resume.commands.place import Place, opened
 from resume.errors import SourceError
 from resume.formats import native
 from resume.rundir import Checkpoint
@@ -17,22 +18,26 @@ from resume.rundir import Checkpoint
 
 def run(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
-    folder = Path(options.run)
-    if not rundir.is_run(folder):
-        raise SourceError(f"{folder}: not a run directory (no checkpoints/ and no lineage.jsonl in it).")
-    if options.attempts:
-        table.show(attempts(folder, as_json=options.json), as_json=options.json)
-        return 0
-    rows = list(_rows(folder, as_json=options.json))
-    table.show(rows, as_json=options.json)
-    if options.json:
-        return 0
+    with opened(options.run) as place:
+        _show(place, attempts_alone=options.attempts, as_json=options.json)
+    return 0
+
+
+def _show(place: Place, *, attempts_alone: bool, as_json: bool) -> None:
+    if not rundir.is_run(place.path):
+        raise SourceError(f"{place.path}: not a run directory (no checkpoints/ and no lineage.jsonl in it).")
+    if attempts_alone:
+        table.show(attempts(place.path, as_json=as_json), as_json=as_json)
+        return
+    rows = [{**row, "path": place.shown(row["path"])} for row in _rows(place.path, as_json=as_json)]
+    table.show(rows, as_json=as_json)
+    if as_json:
+        return
     if not rows:
-        print(f"{folder}: nothing has been published yet.")
-    if history := attempts(folder, as_json=False):
+        print(f"{place.name}: nothing has been published yet.")
+    if history := attempts(place.path, as_json=False):
         print()
         table.show(history, as_json=False)
-    return 0
 
 
 def attempts(run: Path, *, as_json: bool) -> list[dict[str, Any]]:
@@ -86,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         description="The checkpoints of a run, oldest first, and its attempts: where each began and ended, what it "
         "repeated of the one before, and why it ended.",
     )
-    parser.add_argument("run", help="a run directory")
+    parser.add_argument("run", help="a run directory, or the URL of one")
     parser.add_argument("--attempts", action="store_true", help="the attempts alone")
     parser.add_argument("--json", action="store_true", help="one JSON list (of checkpoints, or of attempts)")
     return parser

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 
-from resume import clusters
+from resume import clusters, urls
 from resume.commands import composition
 from resume.errors import EXIT_COMPLETED, ContinuityError, NoCheckpointError, NoProgressError, UsageError
 from resume.settings import Settings
@@ -175,7 +175,7 @@ def _kubernetes(settings: Settings, given: Mapping[str, str], overrides: Sequenc
         raise UsageError(
             f"cluster.exit_code: {cluster.exit_code} also stands for an error that no retry mends."
         )
-    run_dir, mount = _mounted(settings.run_dir)
+    run_dir, mount = _mounted(settings.run_dir, settings.checkpoint.local)
     words = _train(overrides)
     if run_dir != settings.run_dir:
         words = [*(w for w in words if not w.lstrip("+").startswith("run_dir=")), f"run_dir={run_dir}"]
@@ -207,8 +207,17 @@ def _resources(given: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def _mounted(run_dir: str) -> tuple[str, str]:
-    """The run directory as an absolute path, a relative one would be in the container; where its claim is mounted."""
+def _mounted(run_dir: str, local: str | None) -> tuple[str, str]:
+    """The run directory as an absolute path, a relative one would be in the container; where its claim is mounted.
+
+    For a run behind a URL the claim holds its tier in the pod.
+    """
+    if urls.is_remote(run_dir):
+        if local is None:
+            raise UsageError(
+                f"run_dir={run_dir}: name where a pod keeps its own tier: checkpoint.local=/FOLDER"
+            )
+        return run_dir, _mounted(local, None)[0]
     if run_dir.startswith("~"):
         raise UsageError(f"run_dir={run_dir}: whose home would that be in a pod? Give an absolute path.")
     path = os.path.normpath("/" + run_dir.lstrip("/"))

@@ -11,6 +11,7 @@ import numpy as np
 
 from resume import formats, lineage, rundir
 from resume.commands import table
+from resume.commands.place import Place, opened
 from resume.errors import ContinuityError, NoCheckpointError, SourceError
 from resume.formats import native
 from resume.state import TrainState
@@ -18,23 +19,31 @@ from resume.state import TrainState
 
 def run(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
-    path = Path(options.path)
-    if not path.exists():
-        raise SourceError(f"{path}: no such file or directory.")
-    is_run = path.is_dir() and not native.holds(path) and rundir.is_run(path)
-    report = _of_run(path) if is_run else _of_source(path)
+    with opened(options.path) as place:
+        report, is_run = _reported(place)
     if options.json:
         table.facts(report, as_json=True)
     else:
         for line in report["findings"]:
             print(f"  {line['name']}: {line['kind']}")
-        print(_line(path, report, is_run=is_run))
+        print(_line(place.name, report, is_run=is_run))
     if is_run and not report["checkpoints"]:
         return NoCheckpointError.exit_code
     return ContinuityError.exit_code if report["verdict"] == "broken" else 0
 
 
-def _line(path: Path, report: Mapping[str, Any], *, is_run: bool) -> str:
+def _reported(place: Place) -> tuple[dict[str, Any], bool]:
+    path = place.path
+    if not path.exists():
+        raise SourceError(f"{path}: no such file or directory.")
+    is_run = path.is_dir() and not native.holds(path) and rundir.is_run(path)
+    report = _of_run(path) if is_run else _of_source(path)
+    for finding in report["findings"]:
+        finding |= {key: place.shown(finding[key]) for key in ("name", "kind")}
+    return report, is_run
+
+
+def _line(path: str, report: Mapping[str, Any], *, is_run: bool) -> str:
     if not is_run:
         whole = "whole" if report["verdict"] == "exact" else "DAMAGED"
         return f"{path}: {whole}, iterations {table.cell(report['iterations_saved'])}"
@@ -109,6 +118,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="resume verify",
         description="Re-read every digest; for a run directory, check its whole lineage.",
     )
-    parser.add_argument("path", help="a run directory, a checkpoint, or a model file")
+    parser.add_argument("path", help="a run directory, a checkpoint, a model file, or the URL of a run")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     return parser

@@ -1,6 +1,7 @@
 """Everything that a user can be told, and the exit code that goes with it.
 
 * ResumeError                 1   anything unforeseen
+  x UnreachableError          1   a server that cannot be asked now: another start may reach it
   + UsageError                2   a command line, a configuration or a source that cannot be used as given
     x MissingObjectsError     2   custom objects of a source that nobody has named
     x SourceError             2   a file that is not there, is not a checkpoint, or is damaged
@@ -24,6 +25,10 @@ class ResumeError(Exception):
     """Whatever this package refuses to do; shown without a traceback."""
 
     exit_code = 1
+
+
+class UnreachableError(ResumeError):
+    """A server is away, slow or refuses; nothing was begun."""
 
 
 class UsageError(ResumeError):

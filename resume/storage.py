@@ -46,7 +46,7 @@ _NOT_OURS = {
     "lock",
     "lock.door",
 }  # first parts of names: of no other machine's use
-_OF_THE_LOCK = ("owner.json", "heartbeat.json")
+_OF_THE_LOCK = ("owner.", "heartbeat.")
 
 
 class Remote:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resume.errors import RunInUseError, SourceError
+from resume.errors import RunInUseError, UnreachableError
 from resume.objects import Objects
 
 _FOLDER = "tenure"
@@ -74,13 +74,13 @@ def held(
 
     Raises RunInUseError, naming the holder, where a process that lives has it after `wait` seconds. One that has not
     been heard of for `stale` seconds counts as gone, and so does one that wrote from this very local tier: its lock
-    is ours by now. Raises SourceError where the server cannot be asked.
+    is ours by now. Raises UnreachableError where the server cannot be asked.
     """
     tenure = Tenure(objects, _own_facts(tier, job))
     try:
         _take(tenure, wait=wait, stale=stale)
     except OSError as error:
-        raise SourceError(
+        raise UnreachableError(
             f"{error.strerror or error}\nNothing was begun. Repeat the command once the server can be reached."
         ) from error
     beats = threading.Thread(target=tenure._beat, args=(stale / _BEATS,), name="resume-tenure", daemon=True)

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from resume import lineage, logs, rundir, urls
-from resume.errors import NewerSchemaError, NoCheckpointError, SourceError
+from resume.errors import NewerSchemaError, NoCheckpointError, SourceError, UnreachableError
 from resume.formats import native
 from resume.rundir import Checkpoint
 from resume.storage import Remote
@@ -26,13 +26,13 @@ def bring(remote: Remote, run: Path) -> list[str]:
     """Make the local tier hold what the attempt continues; a sentence for each newer checkpoint that was passed over.
 
     For the holder of the run's lock. Whatever kills this, the next call begins again; the checkpoint that wins gets
-    its name last. Raises SourceError where the server cannot be asked, NoCheckpointError where neither tier has a
+    its name last. Raises UnreachableError where the server cannot be asked, NoCheckpointError where neither tier has a
     whole checkpoint, and one of them a damaged one.
     """
     try:
         return _brought(remote, run)
     except OSError as error:
-        raise SourceError(
+        raise UnreachableError(
             f"{error.strerror or error}\nWhether the run went on elsewhere cannot be known, so nothing was begun. "
             "Repeat the command once the server can be reached."
         ) from error
@@ -165,14 +165,14 @@ def _set_aside(run: Path, lines: Sequence[bytes], *, beyond: Sequence[bytes]) ->
 def completed(url: str, *, epochs: int) -> str | None:
     """As `lineage.completed`, by the remote tier alone: what lies on one machine only is not finished.
 
-    Raises SourceError where the server cannot be asked.
+    Raises UnreachableError where the server cannot be asked.
     """
     try:
         remote = Remote(url)
         lines = _lines(remote)
         there = {str(c.path) for c in remote.checkpoints()}
     except OSError as error:
-        raise SourceError(
+        raise UnreachableError(
             f"{error.strerror or error}\nNothing was begun. Repeat the command once the server can be reached."
         ) from error
     published = [str(r["path"]) for r in _records(lines) if r["event"] == "checkpoint"]
@@ -200,7 +200,7 @@ def local_copy(name: str, *, newest: bool = False) -> Iterator[Path]:
         try:
             place = _copied(Remote(url), run, last, newest=newest)
         except OSError as error:
-            raise SourceError(f"{error.strerror or error}") from error
+            raise UnreachableError(f"{error.strerror or error}") from error
         yield place
 
 

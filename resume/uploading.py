@@ -121,6 +121,11 @@ class Uploader:
         what = f"{len(names)} checkpoints ({', '.join(names)})" if names else "the last lines of its logs"
         return f"{self._remote.url}: behind by {what}, which are in {self._run} on this machine only"
 
+    @property
+    def troubled(self) -> bool:
+        """Whether the last try failed."""
+        return self._troubled
+
     def _alike(self, seconds: float | None, given_up: Callable[[], bool]) -> bool:
         late = math.inf if seconds is None else time.monotonic() + seconds
         asked = self._ask()

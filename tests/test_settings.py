@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from resume import settings
+from resume import settings, urls
 from resume.errors import UsageError
 from resume.settings import CheckpointSettings, FitSettings, Settings
 
@@ -47,6 +47,19 @@ def test_values_are_plain_and_resolved() -> None:
 def test_name_follows_ckpt(ckpt: str | None, name: str) -> None:
     found = validate(name=None, ckpt=ckpt, run_dir="runs/${name}")
     assert (found.name, found.run_dir) == (name, f"runs/{name}")
+
+
+def test_what_is_named_after_a_remote_run_is_on_this_machine() -> None:
+    found = validate(
+        name="a",
+        run_dir="s3://bucket/${name}",
+        checkpoint={"local": "/disk"},
+        callbacks={"csv": {"_target_": "CSVLogger", "filename": "${run_dir}/log.csv"}},
+    )
+    assert found.run_dir == "s3://bucket/a"
+    node = found.callbacks["csv"]
+    assert node is not None
+    assert node["filename"] == f"{urls.local_tier('s3://bucket/a', within='/disk')}/log.csv"
 
 
 def test_nulls() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from resume import tenure
-from resume.errors import RunInUseError, SourceError
+from resume.errors import RunInUseError, UnreachableError
 from resume.objects import Objects
 from tests.buckets import Server
 
@@ -121,7 +121,7 @@ def test_a_server_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     away = tenure.held(Objects("s3://bucket/a"), tier=HERE)
     with (
         pytest.raises(
-            SourceError, match=r"^s3://bucket/a/tenure: cannot be listed \((.|\n)*Nothing was begun"
+            UnreachableError, match=r"^s3://bucket/a/tenure: cannot be listed \((.|\n)*Nothing was begun"
         ),
         away,
     ):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from resume import contents, lineage, rundir, tiers, urls
-from resume.errors import NoCheckpointError, SourceError
+from resume.errors import NoCheckpointError, SourceError, UnreachableError
 from resume.state import TrainState
 from resume.storage import Remote
 from tests.buckets import Server
@@ -213,7 +213,7 @@ def test_attempts_without_a_checkpoint_are_attempts_too(kept: str, tmp_path: Pat
 def test_a_server_that_is_away_is_never_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Server().known(monkeypatch)
     with pytest.raises(
-        SourceError, match=r"^s3://bucket/a/checkpoints: cannot be listed \((.|\n)*nothing was begun"
+        UnreachableError, match=r"^s3://bucket/a/checkpoints: cannot be listed \((.|\n)*nothing was begun"
     ):
         tiers.bring(Remote("s3://bucket/a"), tmp_path)
 
@@ -250,5 +250,24 @@ def test_nothing_to_look_at(kept: str, moto: Server) -> None:
         tiers.local_copy(f"{kept}/a/checkpoints/step-1"),
     ):
         pass
-    with pytest.raises(SourceError, match="cannot be listed"), tiers.local_copy("s3://no-such-bucket-here/a"):
+    with (
+        pytest.raises(UnreachableError, match="cannot be listed"),
+        tiers.local_copy("s3://no-such-bucket-here/a"),
+    ):
         pass
+
+
+# ---- completed ----
+
+
+def test_completed_is_what_the_remote_tier_says(kept: str, tmp_path: Path, make_state: Make) -> None:
+    run, remote = tmp_path / "run", Remote(f"{kept}/a")
+    assert tiers.completed(remote.url, epochs=2) is None
+    begin(run, attempt=1, pid=1)
+    path = publish(run, make_state(4))
+    lineage.append(run, "end", attempt=1, reason="completed", step=4, epoch=2, stopped=False)
+    remote.push(run)
+    assert tiers.completed(remote.url, epochs=2) is None  # its last checkpoint is not there yet
+    remote.upload(path)
+    assert str(tiers.completed(remote.url, epochs=2)).startswith("finished already, 2 epochs, step 4")
+    assert tiers.completed(remote.url, epochs=3) is None

@@ -250,9 +250,8 @@ def test_killed_and_restarted_in_the_middle(run: Run, keeping: Server, tmp_path:
     assert run.uploads.finish(60) is None
     assert whole(run.url, tmp_path / "copy") == run.here == [11, 12]
     waits = [line for line in run.said if line.startswith("uploads wait, and are tried again: s3://")]
-    assert 1 <= len(waits) <= 3
-    assert run.said[-1] == f"{run.url}: uploads go on, and have caught up"
-    assert len(run.said) == 2 * len(waits)
+    assert len(waits) <= 3  # an outage that the retries of the library outlast is none
+    assert run.said[1::2] == [f"{run.url}: uploads go on, and have caught up"] * len(waits)
 
 
 def test_restarted_and_empty(forgetful: Server, tmp_path: Path, make_state: Make) -> None:

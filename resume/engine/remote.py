@@ -6,6 +6,7 @@ A run on this machine alone has one too, which does nothing: the engine's line i
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from collections.abc import Iterator
 
@@ -16,7 +17,7 @@ from resume.storage import Remote
 from resume.tenure import Tenure
 from resume.uploading import Uploader
 
-_PATIENCE = 30.0  # seconds for the last uploads of an attempt that failed, or that ends nobody knows when
+_PATIENCE = 30.0  # seconds in which a server that is away may come back, where nobody knows how long there is
 _RESERVE = 2.0  # seconds before the kill: the watch leaves one second before it (resume.preempt)
 _LATE = 10.0  # seconds in which a holder that is stale must be seen to be
 
@@ -62,29 +63,37 @@ class Behind(Tier):
             raise self._uploads.lost
 
     def finish(self, *, completed: bool) -> None:
-        """Wait for the last uploads: of a completed run as long as it takes, else as long as there is time."""
+        """Wait for the last uploads: of a completed run as long as it takes, else as long as there is time.
+
+        Raises RunInUseError where a completed run has turned out to be another's.
+        """
         if not self._begun:
             return
         since = time.monotonic()
         if names := self._uploads.behind:
             self._job.say(f"{self._remote.url}: waits for the upload of {', '.join(names)}")
-        limit = None if completed else since + _PATIENCE
-        behind = self._uploads.finish(None, given_up=lambda: self._too_late(limit))
+        behind = self._uploads.finish(None, given_up=lambda: self._too_late(since, completed=completed))
+        if completed:
+            self.demand()
         if behind is not None and self._uploads.lost is None:
             self._job.say(behind)
 
-    def _too_late(self, limit: float | None) -> bool:
+    def _too_late(self, since: float, *, completed: bool) -> bool:
         notice, now = self._job.watch.notice, time.monotonic()
-        if notice is None:
-            return limit is not None and now > limit
-        return now > (notice.since + _PATIENCE if notice.deadline is None else notice.deadline - _RESERVE)
+        if notice is not None and notice.deadline is not None:
+            return now > notice.deadline - _RESERVE
+        if notice is None and completed:
+            return False
+        hurried = notice is not None and notice.signal == signal.SIGINT
+        late = now > max(since, notice.since if notice is not None else since) + _PATIENCE
+        return late and (hurried or self._uploads.troubled)
 
 
 @contextlib.contextmanager
 def tier(job: Job) -> Iterator[Tier]:
     """For the holder of the run's lock. Brings here what the attempt continues.
 
-    Raises RunInUseError where another process writes there, SourceError where the server cannot be asked.
+    Raises RunInUseError where another process writes there, UnreachableError where the server cannot be asked.
     """
     if job.remote is None:
         yield Tier()

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from resume import urls
 from resume.clusters import Cluster
 from resume.continuity import Proof
 from resume.engine.data import Feeding
@@ -89,6 +90,9 @@ class Origin:
 
     @property
     def name(self) -> str:
+        given = str(self.facts.get("path"))
+        if urls.is_remote(given):
+            return given  # and not its copy
         return str(self.state.path) if self.state else "a fresh start"
 
 

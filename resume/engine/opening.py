@@ -136,4 +136,4 @@ def _beginning(origin: Origin) -> str:
     if origin.state is None:
         return "a fresh start"
     where = f"epoch {origin.epoch + 1}, batch {origin.batch}"
-    return f"continues {origin.state.path} (step {origin.state.iterations}, {where})"
+    return f"continues {origin.name} (step {origin.state.iterations}, {where})"

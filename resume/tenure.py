@@ -26,7 +26,7 @@ from typing import Any
 from resume.errors import RunInUseError, UnreachableError
 from resume.objects import Objects
 
-_FOLDER = "tenure"
+FOLDER = "tenure"
 _BEATS = 3  # heartbeats in the time after which a holder counts as gone; each is a request that costs
 _LOOK = 5.0  # seconds between looks while waiting
 
@@ -128,10 +128,10 @@ def _is_free(objects: Objects, newest: int, own: Mapping[str, Any], *, stale: fl
 
 def _silence(objects: Objects, number: int) -> float:
     """Seconds since a heartbeat, by the store's own clock."""
-    probe = f"{_FOLDER}/now-{uuid.uuid4().hex}"
+    probe = f"{FOLDER}/now-{uuid.uuid4().hex}"
     objects.write(probe, b"")
     try:
-        times = objects.modified(_FOLDER)
+        times = objects.modified(FOLDER)
         return times[probe] - times.get(_named(number), times[probe])
     finally:
         objects.remove([probe])
@@ -142,12 +142,12 @@ def _newest(objects: Objects) -> int:
 
 
 def _numbers(objects: Objects) -> list[int]:
-    last = (name.rpartition("/")[2] for name in objects.sizes(_FOLDER))
+    last = (name.rpartition("/")[2] for name in objects.sizes(FOLDER))
     return [int(name) for name in last if name.isdecimal()]
 
 
 def _named(number: int) -> str:
-    return f"{_FOLDER}/{number:08d}"
+    return f"{FOLDER}/{number:08d}"
 
 
 def _facts(objects: Objects, number: int) -> dict[str, Any]:

@@ -6,17 +6,20 @@ import argparse
 import os
 import re
 import textwrap
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from itertools import chain
 from pathlib import Path
 
-from resume import clusters, filesystem, lineage, preempt, rundir, signalpath, urls
+from resume import clusters, filesystem, lineage, preempt, rundir, signalpath, tenure, urls
 from resume.check import OK, PROBLEM, WARNING, Check, guarded
 from resume.clusters import Cluster
 from resume.commands import composition, quiet, table
 from resume.errors import EXIT_COMPLETED, UsageError
+from resume.objects import Objects
 from resume.settings import Settings
 
 SUPPORTED = {"tensorflow": ((2, 20), (2, 22)), "keras": ((3, 12), (3, 16)), "tf_keras": ((2, 20), (2, 22))}
@@ -45,7 +48,7 @@ def _lines(check: Check) -> list[str]:
 
 def _checks(settings: Settings) -> Iterator[Check]:
     cluster = clusters.of(settings.cluster)
-    run, _ = urls.placed(settings.run_dir, local=settings.checkpoint.local)
+    run, url = urls.placed(settings.run_dir, local=settings.checkpoint.local)
     yield from guarded(
         "signals", lambda: _signals(cluster)
     )  # before TensorFlow and anybody's handlers are here
@@ -59,6 +62,8 @@ def _checks(settings: Settings) -> Iterator[Check]:
         settings.checkpoint.keep_last + 1 - standing, 1
     )  # the newest is written before the oldest goes
     yield from guarded("run directory", lambda: filesystem.checks(run, each=each, more=more))
+    if url is not None:
+        yield from guarded("remote tier", lambda: [_remote(url)])
     yield from guarded("grace", lambda: [grace(cluster, _saves(run))])
 
 
@@ -117,6 +122,22 @@ def _cluster(cluster: Cluster) -> Iterator[Check]:
                     )  # fmt: skip
     elif cluster.requeue and told.get("Requeue") == "0":
         yield Check("requeue", PROBLEM, "this job may not be requeued", "#SBATCH --requeue")
+
+
+def _remote(url: str) -> Check:
+    """Written there and removed; and whether a name that is taken stays so, by which two starts are told apart."""
+    objects, probe = Objects(url), f"{tenure.FOLDER}/doctor-{uuid.uuid4().hex}"
+    began = time.monotonic()
+    objects.write(probe, b"first")
+    seconds = time.monotonic() - began
+    try:
+        objects.create(probe, b"second")
+    except FileExistsError:
+        return Check("remote tier", OK, f"{url}: an object written in {seconds * 1000:.0f} ms")
+    finally:
+        objects.remove([probe])
+    return Check("remote tier", WARNING, f"{url}: takes a second object of one name (no If-None-Match)",
+                 "two attempts that start in the same second may both train: start one at a time")  # fmt: skip
 
 
 def _signals(cluster: Cluster) -> Iterator[Check]:

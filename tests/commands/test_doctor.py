@@ -16,7 +16,9 @@ import pytest
 from resume import cli, lineage, rundir
 from resume.clusters import Cluster
 from resume.commands import doctor
+from resume.objects import Objects
 from resume.state import TrainState
+from resume.storage import Remote
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = {"check", "state", "found", "advice"}
@@ -106,3 +108,16 @@ def test_help_and_usage(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert out.startswith("usage: resume doctor [--json] [OVERRIDES of resume train]")
     assert "fit.epoch: unknown key" in err
+
+
+def test_the_remote_tier(kept: str) -> None:
+    found = doctor._remote(f"{kept}/a")
+    assert (found.check, found.state) == ("remote tier", "ok")
+    assert Remote(f"{kept}/a").objects.sizes() == {}
+
+
+def test_a_store_that_does_not_hear_conditions(kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Objects, "create", lambda self, name, data: self.write(name, data))
+    found = doctor._remote(f"{kept}/a")
+    assert found.state == "warning"
+    assert "no If-None-Match" in found.found

@@ -18,7 +18,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,7 @@ class Published:
     path: Path
     seconds: float
     nbytes: int
+    trouble: str | None = None  # what went wrong after it was published
 
 
 def publish(
@@ -137,6 +138,7 @@ def publish(
     native.sync_directory(folder)
     if trusted is not None:
         trusted |= inodes
+        trusted &= {inode for checkpoint in checkpoints(run) for inode in _inodes(checkpoint.path)}
     return Published(target, time.perf_counter() - started, nbytes)
 
 
@@ -251,12 +253,19 @@ class Directory:
     guard: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     _trusted: set[tuple[int, int]] = field(default_factory=set)
 
-    def publish(self, state: TrainState) -> Published:
+    def publish(
+        self, state: TrainState, *, note: Callable[[Published], None] = lambda published: None
+    ) -> Published:
+        """Publish, have it noted, retire what no rule keeps. What fails after the renaming is told as `trouble`."""
         published = publish(self.path, state, guard=self.guard, trusted=self._trusted)
-        with self.guard():  # anew: what would be retired by now may be another's
-            found = checkpoints(self.path)
-            for checkpoint in self.retention.retired(found, logs=self._logs(found)):
-                retire(checkpoint)
+        try:
+            with self.guard():  # anew: what would be noted and retired by now may be another's
+                note(published)
+                found = checkpoints(self.path)
+                for checkpoint in self.retention.retired(found, logs=self._logs(found)):
+                    retire(checkpoint)
+        except OSError as error:
+            return replace(published, trouble=f"{error.strerror or error}")
         return published
 
     def _logs(self, found: Iterable[Checkpoint]) -> dict[Path, Mapping[str, Any]]:

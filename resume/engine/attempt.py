@@ -84,8 +84,7 @@ class Attempt:
         except RunInUseError:
             raise  # the lineage is another's by now
         except BaseException as error:
-            self.saver.abandon()
-            self._ended(_reason(error))
+            self._left(claim, error)
             raise
         with claim.publishing():
             lineage.append(self.job.run_dir, "end", attempt=self.number, reason="completed", step=self.step,
@@ -93,6 +92,15 @@ class Attempt:
         self.own_log.timeline(self.job.run_dir, step=self.step)  # with this end in it
         self.own_log.close()
         return Outcome(self.callbacks._history, self.model, self.proof, self.step)
+
+    def _left(self, claim: Claim, error: BaseException) -> None:
+        """The run's last words in this attempt, unless it is another's by now."""
+        try:
+            self.saver.abandon()
+            with claim.publishing():
+                self._ended(_reason(error))
+        except RunInUseError as taken:
+            self.job.say(str(taken))
 
     def _ended(self, reason: str) -> None:
         lineage.append(self.job.run_dir, "end", attempt=self.number, reason=reason, step=self.step)
@@ -239,7 +247,8 @@ class Attempt:
             self._publish(must=leaving)
         elif leaving:
             self._publish_in_time()
-        self._leave_if_told()
+        if leaving:  # one that has come meanwhile finds nothing saved yet: it is the next step's
+            self._leave_if_told()
         if validates:
             # Callbacks may change anything in a validation (SwapEMAWeights swaps the weights), and it uses the metrics.
             self.before_validation = self._state()
@@ -247,9 +256,8 @@ class Attempt:
     def _validation_step_done(self) -> None:
         """A preempted validation begins again: the state that it was begun with is what is published."""
         if self.watch.notice is not None:
-            if (
-                self.before_validation is not None
-            ):  # else this attempt began at this validation: it is published
+            # Without it this attempt began at this validation, and that is published.
+            if self.before_validation is not None:
                 self._publish_in_time()
             self._leave_if_told()
 

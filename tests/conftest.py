@@ -45,7 +45,7 @@ def _state(step: int = 0, *, extra: dict[str, Any] | None = None, **facts: Any) 
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def python() -> Callable[..., subprocess.Popen[str]]:
     """Starts a Python process that can import the package under test and is given code and arguments."""
     root = str(Path(resume.__file__).resolve().parents[1])

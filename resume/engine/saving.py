@@ -132,8 +132,9 @@ class Saver:
         """Wait for the snapshot in flight. Raises ResumeError where the last one was not published."""
         self.collect(wait=True)
         self._pool.shutdown()
-        if self._failure is not None:
-            raise self._failure
+        failure, self._failure = self._failure, None  # said once
+        if failure is not None:
+            raise failure
 
     def abandon(self) -> None:
         """After an error of the training: what is in flight is still written, and an error of that only said."""

@@ -86,7 +86,8 @@ class Attempt:
             raise  # the lineage is another's by now
         except BaseException as error:
             self.saver.abandon()
-            self._ended(_reason(error))
+            with contextlib.suppress(RunInUseError), claim.publishing():
+                self._ended(_reason(error))
             raise
         with claim.publishing():
             lineage.append(self.job.run_dir, "end", attempt=self.number, reason="completed", step=self.step,

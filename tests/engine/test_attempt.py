@@ -147,6 +147,19 @@ def test_a_run_that_was_taken_over_is_let_go(tmp_path: Path) -> None:
 OTHERS = '{"token": "other", "host": "elsewhere", "pid": 1, "since": "now"}'
 
 
+def test_an_error_after_the_run_was_taken_over_is_not_noted_in_it(tmp_path: Path) -> None:
+    """The error is this process's own; the lineage is not any more, whatever is still in flight."""
+    run = tmp_path / "run"
+
+    def taken_over() -> None:
+        (run / "owner.json").write_text(OTHERS)
+        raise BrokenError
+
+    with pytest.raises(BrokenError):
+        fit(run, BreakAt(3, by=taken_over), every_steps=2)
+    assert [r["event"] for r in lineage.read(run) if r["event"] != "checkpoint"] == ["start"]
+
+
 def test_a_process_that_stood_still_while_it_prepared_touches_nothing(
     tmp_path: Path, whole: tuple[Path, Any]
 ) -> None:

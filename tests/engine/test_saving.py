@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from small import BreakAt, BrokenError, X, Y, classifier
 
 import resume
@@ -109,6 +110,17 @@ def test_what_is_in_flight_when_the_users_code_fails_is_published(tmp_path: Path
     ]
     assert lineage.read(run)[-1]["reason"] == "failed: BrokenError: "
     assert rundir.checkpoints(run)[0].damage() == []
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_what_no_file_holds_is_an_error_of_its_own(tmp_path: Path, background: bool) -> None:
+    """No disk is to blame, and nothing to be repeated: it is the same whatever `on_failure` says."""
+    model = classifier()
+    model.layers[0].odd = tf.Variable(tf.zeros(2, "complex128"))
+    with pytest.raises(resume.SourceError, match="safetensors has no dtype complex128; cast this variable"):
+        fit(tmp_path / "run", model=model, on_failure="warn", background=background)
+    assert rundir.checkpoints(tmp_path / "run") == []
+    assert lineage.read(tmp_path / "run")[-1]["reason"].startswith("failed: SourceError: ")
 
 
 # ---- a schedule that is faster than the disk ----

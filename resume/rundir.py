@@ -143,16 +143,28 @@ def publish(
 
 
 def _donor(run: Path, trusted: set[tuple[int, int]]) -> Donor | None:
-    """The newest checkpoint that shares nothing with the newest of all (resume.formats.sharing says why)."""
+    """The newest checkpoint that shares nothing with the newest whole one (resume.formats.sharing says why)."""
     with contextlib.suppress(SourceError, OSError):  # a damaged one has nothing to give
-        found = checkpoints(run)
+        found = list(reversed(checkpoints(run)))
+        while found and not _whole(found[0], trusted):  # as good as gone: it is no second copy of anything
+            del found[0]
         if len(found) < 2:
             return None
-        *earlier, newest = found
+        newest, *earlier = found
         taken = _inodes(newest.path)
-        other = next((c.path for c in reversed(earlier) if taken.isdisjoint(_inodes(c.path))), None)
+        other = next((c.path for c in earlier if taken.isdisjoint(_inodes(c.path))), None)
         return native.donor(other, before=newest.path, trusted=trusted) if other is not None else None
     return None
+
+
+def _whole(checkpoint: Checkpoint, trusted: set[tuple[int, int]]) -> bool:
+    """Its digests are read again only where this process has neither written nor read it."""
+    inodes = _inodes(checkpoint.path)
+    if not inodes <= trusted:
+        if checkpoint.damage():
+            return False
+        trusted |= inodes
+    return True
 
 
 def _inodes(checkpoint: Path) -> set[tuple[int, int]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +45,25 @@ def _state(step: int = 0, *, extra: dict[str, Any] | None = None, **facts: Any) 
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def python() -> Callable[..., subprocess.Popen[str]]:
     """Starts a Python process that can import the package under test and is given code and arguments."""
     root = str(Path(resume.__file__).resolve().parents[1])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
 
-    def start(code: str, *arguments: object) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", code, *map(str, arguments)]
+    def start(code: str, *arguments: object, under: Sequence[str] = ()) -> subprocess.Popen[str]:
+        command = [*under, sys.executable, "-c", code, *map(str, arguments)]
         return subprocess.Popen(
             command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
 
     return start
+
+
+@pytest.fixture
+def own_mounts() -> Sequence[str]:
+    """The command under which a process may mount file systems that nobody else sees."""
+    command = ["unshare", "--user", "--map-root-user", "--mount"]
+    if shutil.which(command[0]) is None or subprocess.run([*command, "true"], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody have mounts of its own")
+    return command

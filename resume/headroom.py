@@ -38,11 +38,17 @@ def _rooms(top: Path, path: str, limit: str, used: str) -> Iterator[int]:
     group = top / path.lstrip("/")
     for folder in (group, *group.parents):
         most, now = _text(folder / limit).strip(), _text(folder / used).strip()
-        cached = re.search(r"^inactive_file (\d+)", _text(folder / "memory.stat"), re.MULTILINE)
+        cached = _cached(_text(folder / "memory.stat"))
         if most.isdigit() and now.isdigit():
-            yield int(most) - int(now) + (int(cached[1]) if cached else 0)
+            yield int(most) - int(now) + cached
         if folder == top:
             return
+
+
+def _cached(stat: str) -> int:
+    """Of files, and not in use. Version 1 counts a group's own apart from the total of all below it."""
+    found = {key: int(value) for key, value in re.findall(r"^(\w*inactive_file) (\d+)$", stat, re.MULTILINE)}
+    return found.get("total_inactive_file", found.get("inactive_file", 0))
 
 
 def _text(file: Path) -> str:

@@ -147,12 +147,15 @@ def identity(run: Path, checkpoint: Path, manifest: Mapping[str, Any]) -> dict[s
     }
 
 
-def reconcile(run: Path) -> None:
-    """Record what a killed attempt had published but not yet noted."""
+def reconcile(run: Path, *, but: Path | None = None) -> None:
+    """Record what was published but not noted, by a killed attempt or on a full disk; not `but`, which is yet to be."""
     records = read(run)
     known = {r["digest"] for r in records if r["event"] == "checkpoint"}
     attempt = len(attempts(records))
+    named = {r["path"] for r in records if r["event"] == "checkpoint"}
     for checkpoint in checkpoints(run):
+        if checkpoint.path == but or (but is not None and str(checkpoint.path.relative_to(run)) in named):
+            continue
         if not checkpoint.damage() and native.read_manifest(checkpoint.path)["digest"] not in known:
             published(run, checkpoint.path, attempt=attempt, noted_late=True)
 
@@ -182,7 +185,8 @@ def _start_breaks(start: Record, known: Sequence[Record]) -> list[str]:
     digests = [r["digest"] for r in known]
     if begun.get("digest") not in digests:
         return [f"attempt {attempt} did not begin where a checkpoint of this run ended."]
-    newer = known[len(digests) - digests[::-1].index(begun["digest"]) :]
+    after = known[len(digests) - digests[::-1].index(begun["digest"]) :]
+    newer = [r for r in after if not (r.get("noted_late") and r["step"] < begun.get("step", 0))]
     if newer and not begun.get("passed_over"):
         return [
             f"attempt {attempt} began at step {begun.get('step')}, though step {newer[-1]['step']} was published."

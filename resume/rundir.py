@@ -18,7 +18,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,7 @@ class Published:
     path: Path
     seconds: float
     nbytes: int
+    trouble: str | None = None  # what went wrong after it was published
 
 
 def publish(
@@ -137,20 +138,33 @@ def publish(
     native.sync_directory(folder)
     if trusted is not None:
         trusted |= inodes
+        trusted &= {inode for checkpoint in checkpoints(run) for inode in _inodes(checkpoint.path)}
     return Published(target, time.perf_counter() - started, nbytes)
 
 
 def _donor(run: Path, trusted: set[tuple[int, int]]) -> Donor | None:
-    """The newest checkpoint that shares nothing with the newest of all (resume.formats.sharing says why)."""
+    """The newest checkpoint that shares nothing with the newest whole one (resume.formats.sharing says why)."""
     with contextlib.suppress(SourceError, OSError):  # a damaged one has nothing to give
-        found = checkpoints(run)
+        found = list(reversed(checkpoints(run)))
+        while found and not _whole(found[0], trusted):  # as good as gone: it is no second copy of anything
+            del found[0]
         if len(found) < 2:
             return None
-        *earlier, newest = found
+        newest, *earlier = found
         taken = _inodes(newest.path)
-        other = next((c.path for c in reversed(earlier) if taken.isdisjoint(_inodes(c.path))), None)
+        other = next((c.path for c in earlier if taken.isdisjoint(_inodes(c.path))), None)
         return native.donor(other, before=newest.path, trusted=trusted) if other is not None else None
     return None
+
+
+def _whole(checkpoint: Checkpoint, trusted: set[tuple[int, int]]) -> bool:
+    """Its digests are read again only where this process has neither written nor read it."""
+    inodes = _inodes(checkpoint.path)
+    if not inodes <= trusted:
+        if checkpoint.damage():
+            return False
+        trusted |= inodes
+    return True
 
 
 def _inodes(checkpoint: Path) -> set[tuple[int, int]]:
@@ -251,12 +265,19 @@ class Directory:
     guard: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     _trusted: set[tuple[int, int]] = field(default_factory=set)
 
-    def publish(self, state: TrainState) -> Published:
+    def publish(
+        self, state: TrainState, *, note: Callable[[Published], None] = lambda published: None
+    ) -> Published:
+        """Publish, have it noted, retire what no rule keeps. What fails after the renaming is told as `trouble`."""
         published = publish(self.path, state, guard=self.guard, trusted=self._trusted)
-        with self.guard():  # anew: what would be retired by now may be another's
-            found = checkpoints(self.path)
-            for checkpoint in self.retention.retired(found, logs=self._logs(found)):
-                retire(checkpoint)
+        try:
+            with self.guard():  # anew: what would be noted and retired by now may be another's
+                note(published)
+                found = checkpoints(self.path)
+                for checkpoint in self.retention.retired(found, logs=self._logs(found)):
+                    retire(checkpoint)
+        except OSError as error:
+            return replace(published, trouble=f"{error.strerror or error}")
         return published
 
     def _logs(self, found: Iterable[Checkpoint]) -> dict[Path, Mapping[str, Any]]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,14 @@ def _state(step: int = 0, *, extra: dict[str, Any] | None = None, **facts: Any) 
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def python() -> Callable[..., subprocess.Popen[str]]:
     """Starts a Python process that can import the package under test and is given code and arguments."""
     root = str(Path(resume.__file__).resolve().parents[1])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
 
-    def start(code: str, *arguments: object) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", code, *map(str, arguments)]
+    def start(code: str, *arguments: object, under: Sequence[str] = ()) -> subprocess.Popen[str]:
+        command = [*under, sys.executable, "-c", code, *map(str, arguments)]
         return subprocess.Popen(
             command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
@@ -103,3 +104,12 @@ def kept(keeping: Server, monkeypatch: pytest.MonkeyPatch) -> str:
 def _bucket(server: Server, monkeypatch: pytest.MonkeyPatch) -> str:
     server.known(monkeypatch)
     return server.make(f"bucket-{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def own_mounts() -> Sequence[str]:
+    """The command under which a process may mount file systems that nobody else sees."""
+    command = ["unshare", "--user", "--map-root-user", "--mount"]
+    if shutil.which(command[0]) is None or subprocess.run([*command, "true"], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody have mounts of its own")
+    return command

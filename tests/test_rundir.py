@@ -154,6 +154,35 @@ def test_a_failing_array_leaves_nothing(tmp_path: Path, make_state: Make) -> Non
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
 
 
+def test_a_failure_takes_nothing_away_from_those_it_shared_with(tmp_path: Path, make_state: Make) -> None:
+    directory = Directory(tmp_path, Retention(last=9))
+    frozen = {"model/base/kernel": np.ones(300_000, "float32")}
+    for step in (1, 2, 3):
+        directory.publish(make_state(step, extra=frozen, still=frozenset(frozen)))
+    odd = {"model/z": np.zeros(1, "complex128")}
+    with pytest.raises(SourceError, match="complex128"):
+        directory.publish(make_state(4, extra=frozen | odd, still=frozenset(frozen)))
+    found = rundir.checkpoints(tmp_path)
+    assert [(c.step, c.damage()) for c in found] == [(1, []), (2, []), (3, [])]
+    assert [(c.path / "still.safetensors").stat().st_nlink for c in found] == [2, 1, 2]
+
+
+def test_what_this_process_has_written_is_not_read_again(tmp_path: Path, make_state: Make) -> None:
+    """Nor is what it has read once: that a disk keeps its word meanwhile is not for every checkpoint to prove."""
+    frozen = {"model/base/kernel": np.ones(300_000, "float32")}
+    first = Directory(tmp_path, Retention(last=99))
+    for step in (1, 2):
+        first.publish(make_state(step, extra=frozen, still=frozenset(frozen)))
+    trusted = {
+        (at.st_dev, at.st_ino) for at in (p.stat() for p in tmp_path.glob("checkpoints/*/*.safetensors"))
+    }
+    assert len(trusted) == 4
+    assert first._trusted == trusted
+    second = Directory(tmp_path, Retention(last=99))
+    second.publish(make_state(3, extra=frozen, still=frozenset(frozen)))
+    assert len(second._trusted & trusted) == 3  # the newest, and the file that it shares with the other
+
+
 # ---- retention ----
 
 
@@ -285,8 +314,10 @@ def publish_on():
     while True:
         step += 1
         weights = {f"model/{i}": np.full(20_000, step + i, "float32") for i in range(5)}
-        arrays = Arrays.of({"optimizer/iteration": np.asarray(step), **weights})
-        directory.publish(TrainState(format="native", path=Path(), arrays=arrays, epoch=0, batch=step))
+        frozen = {"model/frozen": np.ones(300_000, "float32")}  # a file that checkpoints share
+        arrays = Arrays.of({"optimizer/iteration": np.asarray(step), **weights, **frozen})
+        still = frozenset(frozen)
+        directory.publish(TrainState(format="native", path=Path(), arrays=arrays, epoch=0, batch=step, still=still))
 
 def steps():
     return [c.step for c in rundir.checkpoints(run)]
@@ -319,6 +350,8 @@ def test_sigkill_at_any_moment_leaves_every_listed_checkpoint_whole(tmp_path: Pa
     rundir.sweep(tmp_path)
     assert not [p for p in (tmp_path / "checkpoints").iterdir() if p.name.startswith(".")]
     assert rundir.read(tmp_path).arrays["model/4"][0] == newest[-1] + 4
+    files = [p / "still.safetensors" for p in (tmp_path / "checkpoints").iterdir()]
+    assert len({file.stat().st_ino for file in files}) < len(files)  # and the writers did share
 
 
 def test_a_look_from_outside_never_trips_over_a_publication(tmp_path: Path) -> None:

@@ -7,9 +7,7 @@ optimizer keeps some (held back until the run's end), and it resets metrics (put
 
 from __future__ import annotations
 
-import contextlib
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -17,9 +15,10 @@ import keras
 from resume import lineage, logs, preempt, rundir
 from resume.continuity import Proof
 from resume.engine import callbacks as run_callbacks
-from resume.engine import capture, feed, flavour, memory, restore, rng, snapshot
+from resume.engine import capture, feed, fitting, flavour, memory, restore, rng, snapshot
 from resume.engine.callbacks import Hooks, RunCallbacks
 from resume.engine.data import Order, Validation
+from resume.engine.export import export
 from resume.engine.job import Job, Origin, Outcome
 from resume.engine.opening import Opening
 from resume.engine.remote import Tier
@@ -80,15 +79,14 @@ class Attempt:
         claim.reached = lambda: {"attempt": self.number, "step": self.step}
         self.watch.at_exit = self._ended
         try:
-            with _averages_held_back(self.model.optimizer), _built_already(self.model):
+            with fitting.averages_held_back(self.model.optimizer), fitting.built_already(self.model):
                 while self.epoch < self.job.epochs and not (self.stopped and not self.batch):
                     self._one_epoch()
             self._finish()
         except RunInUseError:
             raise  # the lineage is another's by now
         except BaseException as error:
-            self.saver.abandon()
-            self._ended(_reason(error))
+            self._left(claim, error)
             raise
         with claim.publishing():
             lineage.append(self.job.run_dir, "end", attempt=self.number, reason="completed", step=self.step,
@@ -96,6 +94,15 @@ class Attempt:
         self.own_log.timeline(self.job.run_dir, step=self.step)  # with this end in it
         self.own_log.close()
         return Outcome(self.callbacks._history, self.model, self.proof, self.step)
+
+    def _left(self, claim: Claim, error: BaseException) -> None:
+        """The run's last words in this attempt, unless it is another's by now."""
+        try:
+            self.saver.abandon()
+            with claim.publishing():
+                self._ended(_reason(error))
+        except RunInUseError as taken:
+            self.job.say(str(taken))
 
     def _ended(self, reason: str) -> None:
         lineage.append(self.job.run_dir, "end", attempt=self.number, reason=reason, step=self.step)
@@ -247,7 +254,8 @@ class Attempt:
             self._publish(must=leaving)
         elif leaving:
             self._publish_in_time()
-        self._leave_if_told()
+        if leaving:  # one that has come meanwhile finds nothing saved yet: it is the next step's
+            self._leave_if_told()
         if validates:
             # Callbacks may change anything in a validation (SwapEMAWeights swaps the weights), and it uses the metrics.
             self.before_validation = self._state()
@@ -255,9 +263,8 @@ class Attempt:
     def _validation_step_done(self) -> None:
         """A preempted validation begins again: the state that it was begun with is what is published."""
         if self.watch.notice is not None:
-            if (
-                self.before_validation is not None
-            ):  # else this attempt began at this validation: it is published
+            # Without it this attempt began at this validation, and that is published.
+            if self.before_validation is not None:
                 self._publish_in_time()
             self._leave_if_told()
 
@@ -326,29 +333,13 @@ class Attempt:
             self.model.optimizer.finalize_variable_values(self.model.trainable_weights)
         self.callbacks.finish(self.epoch_logs)
         self._say_unheld()
-        self._export()
+        export(self.model, self.directory, say=self.job.say)
 
     def _say_unheld(self) -> None:
         for line in memory.unheld(self.named):
             if line not in self.said:
                 self.job.say(f"not kept in checkpoints: {line}")
                 self.said.add(line)
-
-    def _export(self) -> None:
-        """The finished model: averaged or best weights are in no checkpoint, as training could not go on from them."""
-        # tf_keras leaves a legacy optimizer's state out of `.keras`, and nothing out of `.h5`.
-        target = self.job.run_dir / ("model.keras" if self.born == flavour.KERAS else "model.h5")
-        begun = target.with_name(f".unfinished-{uuid.uuid4().hex}{target.suffix}")  # no two write one file
-        try:
-            self.model.save(begun)
-            with self.directory.guard():
-                begun.replace(target)
-        except (NotImplementedError, TypeError, ValueError, AttributeError) as error:
-            self.job.say(
-                f"{target}: not written, Keras cannot save this model ({type(error).__name__}: {error})"
-            )
-        finally:
-            begun.unlink(missing_ok=True)
 
 
 def _rescaled(batch: int, saved_steps: int | None, steps: int) -> int:
@@ -362,29 +353,3 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, Preempted):
         return str(error)
     return f"failed: {type(error).__name__}: {error}".splitlines()[0]
-
-
-@contextlib.contextmanager
-def _averages_held_back(optimizer: Any) -> Iterator[None]:
-    """Keep `fit` from overwriting the weights with their averages at the end of every epoch."""
-    if not hasattr(optimizer, "finalize_variable_values"):
-        yield
-        return
-    optimizer.finalize_variable_values = lambda variables: None
-    try:
-        yield
-    finally:
-        del optimizer.finalize_variable_values
-
-
-@contextlib.contextmanager
-def _built_already(model: keras.Model) -> Iterator[None]:
-    """Under a strategy, `fit` draws a batch just to build the model, which is built: that batch would be lost."""
-    if flavour.of(model) == flavour.TF_KERAS:  # which draws none
-        yield
-        return
-    object.__setattr__(model, "_maybe_symbolic_build", lambda iterator=None, data_batch=None: None)
-    try:
-        yield
-    finally:
-        object.__delattr__(model, "_maybe_symbolic_build")

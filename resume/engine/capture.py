@@ -103,10 +103,29 @@ def _fingerprint(model: keras.Model) -> list[Any]:
     for layer in model._flatten_layers():
         found.append(id(layer))
         for attribute, item in vars(layer).items():
-            found.append((attribute, item if isinstance(item, _SIMPLE) else id(item)))
+            found.append((attribute, _mark(item)))
             inner = getattr(item, "__dict__", None) if not isinstance(item, _APART) else None
-            found += [(a, b) for a, b in inner.items() if isinstance(b, _SIMPLE)] if inner else ()
+            if inner is not None and not _keras_own(item):
+                found.append(object())
+            found += [(a, _mark(b)) for a, b in inner.items()] if inner else ()
+        if not _keras_own(layer):
+            found.append(object())  # what its get_config reads, nobody knows: never equal to anything
     return found
+
+
+def _mark(item: Any) -> Any:
+    """What tells whether an attribute is still the same; lists of simple things by what is in them."""
+    if isinstance(item, np.generic):
+        return item.dtype.str, item.tobytes()
+    if isinstance(item, list | tuple | dict):
+        members = tuple(item.items()) if isinstance(item, dict) else tuple(item)
+        flat = [part for m in members for part in (m if isinstance(m, tuple) else (m,))]
+        return members if all(isinstance(part, _SIMPLE) for part in flat) else id(item)
+    return item if isinstance(item, _SIMPLE) else id(item)
+
+
+def _keras_own(item: Any) -> bool:
+    return type(item).__module__.split(".")[0] in ("keras", "tf_keras", "builtins", "tensorflow", "numpy")
 
 
 def _serialised(model: keras.Model) -> dict[str, Any] | None:

@@ -115,6 +115,8 @@ def fit(
         history = resume.fit(model, x, y, run_dir="runs/a", epochs=10, every_steps=100)
     """
     train, validation = _split((x, y, sample_weight), validation_split, validation_data)
+    _demand("when_busy", when_busy, ("wait", "skip"))
+    _demand("on_failure", on_failure, ("stop", "warn"))
     watch = Watch(clusters.of(ClusterSettings(kind=cluster)))
     place, remote = urls.placed(os.fspath(run_dir), local=os.fspath(local) if local else None)
     job = Job(
@@ -147,6 +149,11 @@ def fit(
         outcome = preempt.obeyed(watch, lambda: loop.train(job))
     outcome.history.proof = outcome.proof
     return outcome.history
+
+
+def _demand(name: str, given: str, known: tuple[str, ...]) -> None:
+    if given not in known:
+        raise UsageError(f"{name}: {given!r} is none of {', '.join(known)}.")
 
 
 def _named(callbacks: Sequence[keras.callbacks.Callback]) -> dict[str, keras.callbacks.Callback]:

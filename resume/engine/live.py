@@ -58,6 +58,14 @@ class _Weighted:
     def name(self) -> str:
         return str(self._value.name)
 
+    @property
+    def shape(self) -> tf.TensorShape:
+        return self._value.shape
+
+    @property
+    def dtype(self) -> tf.DType:
+        return self._value.dtype
+
     def numpy(self) -> np.ndarray[Any, Any]:
         return np.asarray(self._value.numpy())
 

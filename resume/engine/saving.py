@@ -16,9 +16,9 @@ from resume.engine.callbacks import OwnLog
 from resume.engine.job import Job
 from resume.engine.remote import Tier
 from resume.engine.snapshot import References
-from resume.errors import ResumeError
+from resume.errors import ResumeError, RunInUseError
 from resume.filesystem import size
-from resume.rundir import Directory
+from resume.rundir import Directory, Published
 from resume.state import TrainState
 
 
@@ -30,6 +30,7 @@ class Saved:
     seconds: float
     blocked: float
     nbytes: int
+    trouble: str | None = None  # in noting it or in retiring others
 
 
 _SPARE = 1.05  # times the state, that must be free on the device
@@ -87,16 +88,20 @@ class Saver:
 
     def _publish(self, state: TrainState, started: float, blocked: float) -> Saved:
         state = snapshot.settled(state)
-        step, nbytes = state.iterations or 0, state.nbytes
-        path = self.directory.publish(state).path
-        seconds = time.perf_counter() - started
-        blocked = blocked if self.beside else seconds
-        with self.directory.guard():  # a successor has noted it already
+        step = state.iterations or 0
+
+        def note(published: Published) -> None:
+            lineage.reconcile(self.job.run_dir, but=published.path)  # what could not be noted in its time
+            seconds = time.perf_counter() - started
             lineage.published(
-                self.job.run_dir, path, attempt=self.attempt, seconds=seconds, blocked=blocked, bytes=nbytes
-            )
+                self.job.run_dir, published.path, attempt=self.attempt, seconds=seconds,
+                blocked=blocked if self.beside else seconds, bytes=published.nbytes,
+            )  # fmt: skip
+
+        published = self.directory.publish(state, note=note)
         self.tier.published()
-        return Saved(step, seconds, blocked, nbytes)
+        seconds = time.perf_counter() - started
+        return Saved(step, seconds, blocked if self.beside else seconds, published.nbytes, published.trouble)
 
     def collect(self, *, wait: bool = False) -> None:
         """What became of the snapshot in flight, if that is known; with `wait`, once it is.
@@ -108,12 +113,17 @@ class Saver:
         if flight is None or not (wait or flight.done()):
             return
         self._flight = None
-        try:
-            saved = flight.result()
-        except OSError as error:
+        # Not result(), whose traceback would hold this frame, and this frame the flight with all its arrays.
+        error = flight.exception()
+        if isinstance(error, OSError):
             self._failed(error)
             return
+        saved = flight.result()
         self._failure = None
+        if saved.trouble is not None:
+            self.job.say(
+                f"step {saved.step} is published, but what comes after that failed ({saved.trouble})"
+            )
         self.job.watch.saved(saved.seconds)
         self.own_log.checkpoint(
             step=saved.step, seconds=saved.seconds, blocked=saved.blocked, nbytes=saved.nbytes
@@ -135,14 +145,20 @@ class Saver:
         """Wait for the snapshot in flight. Raises ResumeError where the last one was not published."""
         self.collect(wait=True)
         self._pool.shutdown()
-        if self._failure is not None:
-            raise self._failure
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     def abandon(self) -> None:
-        """After an error of the training: what is in flight is still written, and an error of that only said."""
+        """After an error of the training, which is what has to be told: what is in flight is still written.
+
+        Raises RunInUseError where another process has the run now.
+        """
         try:
             self.finish()
-        except ResumeError as error:
+        except RunInUseError:
+            raise
+        except Exception as error:
             self.job.say(str(error))
 
     def _once(self, line: str) -> None:

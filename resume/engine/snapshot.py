@@ -29,9 +29,10 @@ class References(Arrays):
 
     def __init__(self, held: Mapping[str, Any]) -> None:
         self._held = dict(held)
-        super().__init__({name: _spec(item) for name, item in held.items()}, read=self._look)
+        # Not a method of its own, which would tie a knot that only the garbage collector undoes, much later.
+        super().__init__({name: _spec(item) for name, item in held.items()}, read=self._held.__getitem__)
 
-    def _look(self, name: str) -> np.ndarray[Any, Any]:
+    def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
         if _away(self._held[name]) and self.specs[name].nbytes >= _SMALL:
             self._bring(itertools.dropwhile(lambda other: other != name, list(self._held)))
         return _on_host(self._held[name])
@@ -50,7 +51,7 @@ class References(Arrays):
 
     def bring_all(self) -> None:
         for name in list(self._held):
-            self._look(name)
+            self[name]
 
     def take(self, name: str) -> np.ndarray[Any, Any]:
         array = self[name]

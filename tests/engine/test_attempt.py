@@ -147,6 +147,19 @@ def test_a_run_that_was_taken_over_is_let_go(tmp_path: Path) -> None:
 OTHERS = '{"token": "other", "host": "elsewhere", "pid": 1, "since": "now"}'
 
 
+def test_an_error_after_the_run_was_taken_over_is_not_noted_in_it(tmp_path: Path) -> None:
+    """The error is this process's own; the lineage is not any more, whatever is still in flight."""
+    run = tmp_path / "run"
+
+    def taken_over() -> None:
+        (run / "owner.json").write_text(OTHERS)
+        raise BrokenError
+
+    with pytest.raises(BrokenError):
+        fit(run, BreakAt(3, by=taken_over), every_steps=2)
+    assert [r["event"] for r in lineage.read(run) if r["event"] != "checkpoint"] == ["start"]
+
+
 def test_a_process_that_stood_still_while_it_prepared_touches_nothing(
     tmp_path: Path, whole: tuple[Path, Any]
 ) -> None:
@@ -215,3 +228,77 @@ def test_the_state_before_a_validation_has_the_epochs_own_metrics(tmp_path: Path
     ]
     assert counts
     assert all(count in (len(X), STEPS) for count in counts)
+
+
+# ---- a callback that swaps the weights in a validation ----
+
+
+def averaging() -> keras.Model:
+    """Averages of the weights in the optimizer; seeds that move with each step, and with an LSTM's own dropout."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(1)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Reshape((3, 2)),
+            layers.LSTM(4, dropout=0.3, recurrent_dropout=0.2),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+    optimizer = keras.optimizers.Adam(0.05, use_ema=True, ema_momentum=0.5)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def fit_swapping(run: Path, *callbacks: Any) -> tuple[keras.Model, keras.callbacks.History]:
+    model = averaging()
+    history = resume.fit(
+        model, X, Y, run_dir=run, epochs=2, batch_size=8, verbose=0, validation_data=(X[:16], Y[:16]),
+        callbacks=[keras.callbacks.SwapEMAWeights(), *callbacks],
+    )  # fmt: skip
+    return model, history
+
+
+class Watching(keras.callbacks.Callback):
+    """The weights at the end of each epoch's last step, and in its validation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trained: dict[int, Any] = {}
+        self.swapped: Any = None
+
+    def get_state(self) -> None:
+        return None
+
+    def set_state(self, state: Any) -> None:
+        pass
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if batch == STEPS - 1:
+            self.trained[len(self.trained)] = self.model.get_weights()
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.swapped = self.model.get_weights()
+
+
+def test_weights_that_a_validation_swaps_are_published_as_they_were_trained(tmp_path: Path) -> None:
+    """The signal comes while the averages stand in the weights' place: the state is that of the last step."""
+    seen = Watching()
+    with pytest.raises(SystemExit):
+        fit_swapping(tmp_path / "run", seen, told(batch=1))
+    state = rundir.read(tmp_path / "run")
+    assert (state.iterations, state.epoch, state.batch) == (STEPS, 0, STEPS)
+    kernel = state.arrays["model/lstm/lstm_cell/kernel"]
+    np.testing.assert_array_equal(kernel, seen.trained[0][0])
+    assert not np.array_equal(kernel, seen.swapped[0])  # they were swapped by then
+    average = state.arrays["optimizer/average/lstm/lstm_cell/kernel"]
+    np.testing.assert_allclose(
+        average, seen.swapped[0], rtol=1e-5, atol=1e-6
+    )  # Keras swaps by adding and subtracting
+    model, history = fit_swapping(tmp_path / "run")
+    unbroken, told_nothing = fit_swapping(tmp_path / "whole")
+    assert history.history == told_nothing.history
+    same_ends(tmp_path / "run", tmp_path / "whole")
+    for one, other in zip(model.get_weights(), unbroken.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)

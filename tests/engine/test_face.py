@@ -226,6 +226,20 @@ def test_damaged_checkpoints_are_passed_over_and_said(
     assert lineage.breaks(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"when_busy": "skipp"}, "when_busy: 'skipp' is none of wait, skip."),
+        ({"on_failure": "sotp"}, "on_failure: 'sotp' is none of stop, warn."),
+    ],
+)
+def test_words_that_mean_nothing(tmp_path: Path, given: dict[str, Any], said: str) -> None:
+    with pytest.raises(resume.UsageError) as raised:
+        resume.fit(classifier(), X, Y, run_dir=tmp_path / "run", verbose=0, **given)
+    assert str(raised.value) == said
+    assert not (tmp_path / "run").exists()
+
+
 def test_data_that_ends_early_is_an_error(tmp_path: Path) -> None:
     def data(epoch: int) -> tf.data.Dataset:
         return (

@@ -10,7 +10,7 @@ import pytest
 from test_keras2 import SERIES, STATES, carrying
 
 import resume
-from resume.engine import capture, live, restore
+from resume.engine import capture, live, restore, snapshot
 from resume.formats import native
 
 
@@ -44,3 +44,39 @@ def test_the_weights_of_an_inner_lookup_are_its_owners() -> None:
     inputs = keras.Input((1,), dtype="string")
     found = live.of(keras.Model(inputs, layer(inputs))).variables
     assert [n for n in found if n.startswith("model/")] == ["model/text_vectorization/idf_weights"]
+
+
+def test_what_no_training_step_is_expected_to_change() -> None:
+    """What is frozen; not what BatchNorm keeps beside a scale that is trained."""
+    layers = keras.layers
+    base = keras.Sequential([layers.Dense(4), layers.BatchNormalization()], name="base")
+    inputs = keras.Input((6,))
+    x = layers.BatchNormalization(name="norm")(base(inputs))
+    head = layers.Dense(3, name="head")
+    base.trainable = False
+    model = keras.Model(inputs, head(layers.Dense(5, name="frozen", trainable=False)(x)))
+    model.compile("adam", "mse")
+    model.optimizer.build(model.trainable_variables)
+    names = {"model/base/dense/kernel", "model/base/dense/bias", "model/frozen/kernel", "model/frozen/bias"}
+    names |= {
+        f"model/base/batch_normalization/{name}"
+        for name in ("gamma", "beta", "moving_mean", "moving_variance")
+    }
+    assert live.untrained(model, live.of(model)) == names
+    head.trainable = False
+    assert live.untrained(model, live.of(model)) == names | {"model/head/kernel", "model/head/bias"}
+
+
+def test_bytes_of_all_that_a_checkpoint_holds() -> None:
+    """A lookup layer's weights included, which are no variable of Keras's."""
+    lookup = keras.layers.TextVectorization(
+        output_mode="tf_idf", vocabulary=["a", "b"], idf_weights=[0.3, 0.7]
+    )
+    inputs = keras.Input((1,), dtype="string")
+    model = keras.Model(inputs, keras.layers.Dense(2, dtype="float16")(lookup(inputs)))
+    model.compile("sgd", "mse")
+    model.optimizer.build(model.trainable_variables)
+    state = capture.capture(model, epoch=0, batch=0)
+    assert "model/text_vectorization/idf_weights" in state.specs
+    assert live.nbytes(model) == state.nbytes
+    assert snapshot.take(model, epoch=0, batch=0, progress={}).nbytes == state.nbytes

@@ -65,10 +65,14 @@ class Plan:
 
     @staticmethod
     def quiet(run: Path) -> list[str]:
-        """Of every attempt: its folder, bit-for-bit repetition, no scheduler that is told anything, no minutes."""
+        """Of every attempt: its folder, bit-for-bit repetition, no scheduler that is told anything, no minutes.
+
+        Saves are waited for: a moment to kill at is told by steps, and what is published by then must not vary.
+        """
         text = str(run).replace("'", "\\'")
         return [
             f"run_dir='{text}'", "++deterministic=true", "++fit.verbose=0", "++checkpoint.every_minutes=null",
+            "++checkpoint.background=false",
             "++cluster.kind=local", "++cluster.requeue=false", "++cluster.exit_code=null", "++cluster.signals=null",
             "++cluster.fruitless=null", "++cluster.wait=30",
         ]  # fmt: skip

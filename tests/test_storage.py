@@ -300,3 +300,27 @@ def test_leftovers_of_a_fetch_are_swept(bucket: str, tmp_path: Path, make_state:
         remote.fetch("step-00000001", tmp_path / "there", before=look)
     assert len(left) == 1
     assert not left[0].exists()
+
+
+def test_the_lineage_goes_last_and_as_it_was_before_the_others(
+    kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must not tell of an end whose files are not there."""
+    remote, written = Remote(f"{kept}/a"), []
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("lineage.jsonl", "log.csv", "zlast.csv"):
+        (run / name).write_text("first\n")
+    write = remote.objects.write
+
+    def noting(name: str, data: bytes) -> None:
+        written.append((name, data))
+        (run / "lineage.jsonl").write_text("first\nend\n")
+        write(name, data)
+
+    monkeypatch.setattr(remote.objects, "write", noting)
+    remote.push(run)
+    assert [name for name, _ in written] == ["log.csv", "zlast.csv", "lineage.jsonl"]
+    assert written[-1][1] == b"first\n"
+    remote.push(run)
+    assert written[3:] == [("lineage.jsonl", b"first\nend\n")]

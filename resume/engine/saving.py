@@ -20,6 +20,9 @@ from resume.filesystem import size
 from resume.rundir import Directory, Published
 from resume.state import TrainState
 
+_SPARE = 1.05  # times the state, that must be free on the device
+_LONG = 1.0  # seconds of waiting that are worth a word
+
 
 @dataclass(frozen=True)
 class Saved:
@@ -30,10 +33,6 @@ class Saved:
     blocked: float
     nbytes: int
     trouble: str | None = None  # in noting it or in retiring others
-
-
-_SPARE = 1.05  # times the state, that must be free on the device
-_LONG = 1.0  # seconds of waiting that are worth a word
 
 
 class Saver:

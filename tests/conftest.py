@@ -49,12 +49,16 @@ def _state(step: int = 0, *, extra: dict[str, Any] | None = None, **facts: Any) 
 def python() -> Callable[..., subprocess.Popen[str]]:
     """Starts a Python process that can import the package under test and is given code and arguments."""
     root = str(Path(resume.__file__).resolve().parents[1])
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+    path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
 
     def start(code: str, *arguments: object, under: Sequence[str] = ()) -> subprocess.Popen[str]:
         command = [*under, sys.executable, "-c", code, *map(str, arguments)]
         return subprocess.Popen(
-            command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command,
+            env=os.environ | {"PYTHONPATH": path},  # as it is by then
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
 
     return start

@@ -133,9 +133,9 @@ def test_a_run_that_was_taken_over_is_let_go(tmp_path: Path) -> None:
             pass
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            (run / "owner.json").write_text(
-                '{"token": "other", "host": "elsewhere", "pid": 1, "since": "now"}'
-            )
+            # Whole, as a real one: the thread that publishes reads it at any moment.
+            (run / "owner.other").write_text(OTHERS)
+            (run / "owner.other").replace(run / "owner.json")
 
     with pytest.raises(RunInUseError, match="taken over by another process \\(host elsewhere, pid 1"):
         fit(run, TakenOver(), every_steps=2)

@@ -121,7 +121,12 @@ class Attempt:
         opening.record(files, batch=self.batch, epoch=self.epoch, restore_seconds=self.restore_seconds)
         self.own_log = opening.announce(self.notes)
         self.saver = Saver(
-            self.job, self.directory, attempt=self.number, own_log=self.own_log, beside=opening.beside()
+            self.job,
+            self.directory,
+            attempt=self.number,
+            newest=self.step if self.origin.kind == "run" else 0,
+            own_log=self.own_log,
+            beside=opening.beside(),
         )
         self.callbacks = RunCallbacks.of(
             self.named.values(),

@@ -186,7 +186,8 @@ def _start_breaks(start: Record, known: Sequence[Record]) -> list[str]:
     if begun.get("digest") not in digests:
         return [f"attempt {attempt} did not begin where a checkpoint of this run ended."]
     after = known[len(digests) - digests[::-1].index(begun["digest"]) :]
-    newer = [r for r in after if not (r.get("noted_late") and r["step"] < begun.get("step", 0))]
+    # One that was noted late lies behind what was published after it, by its step.
+    newer = [r for r in after if not (r.get("noted_late") and (r["step"] or 0) < (begun.get("step") or 0))]
     if newer and not begun.get("passed_over"):
         return [
             f"attempt {attempt} began at step {begun.get('step')}, though step {newer[-1]['step']} was published."

@@ -138,7 +138,6 @@ def publish(
     native.sync_directory(folder)
     if trusted is not None:
         trusted |= inodes
-        trusted &= {inode for checkpoint in checkpoints(run) for inode in _inodes(checkpoint.path)}
     return Published(target, time.perf_counter() - started, nbytes)
 
 
@@ -276,6 +275,8 @@ class Directory:
                 found = checkpoints(self.path)
                 for checkpoint in self.retention.retired(found, logs=self._logs(found)):
                     retire(checkpoint)
+                # A number that is free again may become another file's.
+                self._trusted &= {i for c in checkpoints(self.path) for i in _inodes(c.path)}
         except OSError as error:
             return replace(published, trouble=f"{error.strerror or error}")
         return published

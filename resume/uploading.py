@@ -62,10 +62,8 @@ class Uploader:
         self._remote, self._run, self._retention = remote, run, retention
         self._demand, self._say, self._pauses = demand, say, pauses
         self._turn, self._leaving = threading.Condition(), threading.Event()
-        self._asked, self._reached = (
-            1,
-            0,
-        )  # how often it was asked to look, and up to which of these all is done
+        # How often it was asked to look, and up to which of these all is done.
+        self._asked, self._reached = 1, 0
         self._settled: set[Identity] = set()  # checkpoints that are there, or need not be
         self._refused: set[Identity] = set()  # damaged ones
         self._troubled = self._lagged = False

@@ -57,7 +57,7 @@ def python() -> Callable[..., subprocess.Popen[str]]:
         command = [*under, sys.executable, "-c", code, *map(str, arguments)]
         return subprocess.Popen(
             command,
-            env=os.environ | {"PYTHONPATH": path},
+            env=os.environ | {"PYTHONPATH": path},  # as it is by then
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -35,7 +35,7 @@ def old_group(root: Path, path: str, limit: object, used: object, *, cached: int
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "memory.limit_in_bytes").write_text(f"{limit}\n")
     (folder / "memory.usage_in_bytes").write_text(f"{used}\n")
-    (folder / "memory.stat").write_text(f"cache 5\ninactive_file {cached}\ntotal_inactive_file 77\n")
+    (folder / "memory.stat").write_text(f"cache 5\ninactive_file 3\ntotal_inactive_file {cached}\n")
 
 
 def test_this_machine() -> None:

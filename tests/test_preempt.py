@@ -205,6 +205,7 @@ from resume.settings import ClusterSettings
 read, write = os.pipe()
 os.set_blocking(write, False)
 theirs = lambda n, f: None
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell runs in the background
 signal.signal(signal.SIGUSR1, theirs)
 signal.set_wakeup_fd(write)
 with preempt.Watch(clusters.of(ClusterSettings())) as watch:

@@ -127,6 +127,7 @@ class Attempt:
             self.directory,
             self.tier,
             attempt=self.number,
+            newest=self.step if self.origin.kind == "run" else 0,
             own_log=self.own_log,
             beside=opening.beside(),
         )
@@ -250,12 +251,11 @@ class Attempt:
         leaving = self.watch.notice is not None
         if validates or leaving or self.due:
             self.batch_logs = run_callbacks.numbers(logs)
-        if self.due and not (last and not validates and not leaving):
-            self._publish(must=leaving)
-        elif leaving:
+        if leaving:  # a notice that comes from here on finds nothing saved yet: it is the next step's
             self._publish_in_time()
-        if leaving:  # one that has come meanwhile finds nothing saved yet: it is the next step's
             self._leave_if_told()
+        elif self.due and not (last and not validates):
+            self._publish(must=False)
         if validates:
             # Callbacks may change anything in a validation (SwapEMAWeights swaps the weights), and it uses the metrics.
             self.before_validation = self._state()

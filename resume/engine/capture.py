@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +27,7 @@ _APART: Any = (
     tf.Module,
     keras.Operation,
     type,
-)  # variables, and layers by themselves
+)  # layers are looked at by themselves
 
 
 def capture(model: keras.Model, *, epoch: int, batch: int) -> TrainState:
@@ -100,11 +101,12 @@ def model_config(model: keras.Model) -> dict[str, Any] | None:
 def _fingerprint(model: keras.Model) -> list[Any]:
     """What layers hold, and what that holds (a regularizer its factor): numbers and texts, objects by identity."""
     found: list[Any] = []
+    apart = (*_APART, *flavour.kinds("callbacks.Callback"))  # the History of a model, say
     for layer in model._flatten_layers():
         found.append(id(layer))
         for attribute, item in vars(layer).items():
             found.append((attribute, _mark(item)))
-            inner = getattr(item, "__dict__", None) if not isinstance(item, _APART) else None
+            inner = getattr(item, "__dict__", None) if not isinstance(item, apart) else None
             if inner is not None and not _keras_own(item):
                 found.append(object())
             found += [(a, _mark(b)) for a, b in inner.items()] if inner else ()
@@ -125,7 +127,8 @@ def _mark(item: Any) -> Any:
 
 
 def _keras_own(item: Any) -> bool:
-    return type(item).__module__.split(".")[0] in ("keras", "tf_keras", "builtins", "tensorflow", "numpy")
+    module = type(item).__module__.split(".")[0]
+    return module in ("keras", "tf_keras", "tensorflow", "numpy") or module in sys.stdlib_module_names
 
 
 def _serialised(model: keras.Model) -> dict[str, Any] | None:

@@ -16,10 +16,13 @@ from resume.engine.callbacks import OwnLog
 from resume.engine.job import Job
 from resume.engine.remote import Tier
 from resume.engine.snapshot import References
-from resume.errors import ResumeError, RunInUseError
+from resume.errors import ContinuityError, ResumeError, RunInUseError
 from resume.filesystem import size
 from resume.rundir import Directory, Published
 from resume.state import TrainState
+
+_SPARE = 1.05  # times the state, that must be free on the device
+_LONG = 1.0  # seconds of waiting that are worth a word
 
 
 @dataclass(frozen=True)
@@ -33,21 +36,25 @@ class Saved:
     trouble: str | None = None  # in noting it or in retiring others
 
 
-_SPARE = 1.05  # times the state, that must be free on the device
-_LONG = 1.0  # seconds of waiting that are worth a word
-
-
 class Saver:
     """Publishes an attempt's checkpoints. Everything here is the main thread's but `_publish`."""
 
     def __init__(
-        self, job: Job, directory: Directory, tier: Tier, *, attempt: int, own_log: OwnLog, beside: bool
+        self,
+        job: Job,
+        directory: Directory,
+        tier: Tier,
+        *,
+        attempt: int,
+        newest: int,
+        own_log: OwnLog,
+        beside: bool,
     ) -> None:
         self.job, self.directory, self.tier, self.attempt = job, directory, tier, attempt
         self.own_log, self.beside = own_log, beside
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="resume-save")
         self._flight: Future[Saved] | None = None
-        self._step = 0  # of the snapshot in flight
+        self._step = newest  # of the newest checkpoint, or of the snapshot in flight
         self._failure: ResumeError | None = None
         self._said: set[str] = set()
 
@@ -69,13 +76,23 @@ class Saver:
                 "the schedule is faster than the disk: the training waits for it (checkpoint.when_busy=wait)"
             )
         state = take()
-        self._step = state.iterations or 0
+        self._go_on_to(state.iterations or 0)
         self._make_room(state)
         blocked = time.perf_counter() - started
         self._flight = self._pool.submit(self._publish, state, started, blocked)
         if not self.beside:
             self.collect(wait=True)
         return True
+
+    def _go_on_to(self, step: int) -> None:
+        """The newest checkpoint is the one with the highest step: a step that goes back would never be found again."""
+        if step < self._step:
+            raise ContinuityError(
+                f"{self.directory.path}: the optimizer's iterations went back, {self._step} -> {step}: it was made "
+                "anew, by model.compile() in a callback or as a fresh one. Nothing of that is published. Compile once, "
+                f"or begin another run from this one: run_dir=ANOTHER +ckpt={self.directory.path}"
+            )
+        self._step = step
 
     def _make_room(self, state: TrainState) -> None:
         """Where the device has no room for a second copy of the state, it is copied to the host here and now."""

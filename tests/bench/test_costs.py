@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,26 +13,17 @@ from typing import Any
 import pytest
 
 BENCH = Path(__file__).parents[2] / "scripts" / "bench"
+Import = Callable[[str], ModuleType]
 
 
 @pytest.fixture(scope="module")
-def tables() -> Any:
+def tables(imported: Import) -> Any:
     return imported("tables")
 
 
 @pytest.fixture(scope="module")
-def stamps() -> Any:
+def stamps(imported: Import) -> Any:
     return imported("stamps")
-
-
-def imported(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, BENCH / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def ran(*arguments: str) -> str:

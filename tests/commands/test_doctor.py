@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,7 +29,12 @@ def run(folder: Path, *arguments: str, code: int = 0, **environ: str) -> str:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
     environment |= {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1", **environ}
     command = [sys.executable, "-m", "resume", "doctor", *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    # What a shell has put into the background ignores SIGINT, which doctor would speak of.
+    heard = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    finally:
+        signal.signal(signal.SIGINT, heard)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
 

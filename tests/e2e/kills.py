@@ -2,8 +2,8 @@
 
     python tests/e2e/kills.py --kills 5 --seed 1 [EXPERIMENT ...]
 
-Per experiment: one unbroken run; then another that is SIGKILLed KILLS times (inside a save, inside a validation, at
-random moments) and repeated with the same command until it ends. One JSON line each.
+Per experiment: one unbroken run; then another that is hit KILLS times, by SIGTERM and SIGKILL (in a validation, after
+a checkpoint, in a save, at random moments), and repeated with the same command until it ends. One JSON line each.
 """
 
 from __future__ import annotations

@@ -59,6 +59,22 @@ def same_ends(one: Path, other: Path) -> None:
 # ---- what is due is published ----
 
 
+def test_a_step_that_goes_back_is_refused(tmp_path: Path) -> None:
+    """A checkpoint of a lower step would be retired as it is published, and the run go on from before it."""
+    run = tmp_path / "run"
+
+    class CompileAgain(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.model.compile("adam", "sparse_categorical_crossentropy")
+
+    with pytest.raises(
+        resume.ContinuityError, match=r"iterations went back, 5 -> 0: .*compile\(\) in a callback"
+    ):
+        fit(run, CompileAgain(), every_epochs=1, keep_last=2)
+    assert published(run) == [1, 2, 3, 4, 5]  # the sixth stands for the end of its epoch
+    assert [c.step for c in rundir.checkpoints(run)] == [4, 5]
+
+
 @pytest.fixture(scope="module")
 def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("beside") / "run"

@@ -25,6 +25,7 @@ from typing import Any
 from resume import formats, plain
 from resume.errors import NoCheckpointError, SourceError, UsageError
 from resume.formats import native
+from resume.formats.shard import Buffers
 from resume.formats.sharing import Donor
 from resume.state import TrainState
 
@@ -107,6 +108,7 @@ def publish(
     *,
     guard: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
     trusted: set[tuple[int, int]] | None = None,
+    buffers: Buffers | None = None,
 ) -> Published:
     """Write a state as the run's next checkpoint: a temporary sibling, synced, renamed, parent synced.
 
@@ -123,7 +125,8 @@ def publish(
     begun.mkdir()
     step, nbytes = state.iterations or 0, state.nbytes
     try:
-        native.write(begun, state, donor=None if trusted is None else _donor(run, trusted))
+        donor = None if trusted is None else _donor(run, trusted)
+        native.write(begun, state, donor=donor, buffers=buffers)
         inodes = _inodes(begun)
         with guard():
             target = _next_name(folder, step)
@@ -262,13 +265,14 @@ class Directory:
     path: Path
     retention: Retention = field(default_factory=Retention)
     guard: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+    buffers: Buffers = field(default_factory=Buffers)
     _trusted: set[tuple[int, int]] = field(default_factory=set)
 
     def publish(
         self, state: TrainState, *, note: Callable[[Published], None] = lambda published: None
     ) -> Published:
         """Publish, have it noted, retire what no rule keeps. What fails after the renaming is told as `trouble`."""
-        published = publish(self.path, state, guard=self.guard, trusted=self._trusted)
+        published = publish(self.path, state, guard=self.guard, trusted=self._trusted, buffers=self.buffers)
         try:
             with self.guard():  # anew: what would be noted and retired by now may be another's
                 note(published)

@@ -99,7 +99,7 @@ def test_a_damaged_newest_is_passed_over(tmp_path: Path, make_state: Make) -> No
     assert found is not None
     assert found.step == 1
     assert passed == [
-        f"{paths[2]}/state.safetensors: optimizer/momentum/dense/bias is damaged, its digest does not match.",
+        f"{paths[2]}/state.safetensors: optimizer/learning_rate is damaged, its digest does not match.",
         f"{paths[1]}: no manifest.json, so this is not a whole checkpoint.",
     ]
     assert rundir.read(tmp_path).iterations == 1
@@ -113,7 +113,7 @@ def test_all_damaged_is_an_error_and_never_a_restart(tmp_path: Path, make_state:
     newest = tmp_path / "checkpoints/step-00000002/state.safetensors"
     assert str(raised.value) == (
         f"{tmp_path}: none of its 2 checkpoints is whole; the newest: {newest}: "
-        "optimizer/momentum/dense/bias is damaged, its digest does not match.\n"
+        "optimizer/learning_rate is damaged, its digest does not match.\n"
         "Nothing was changed. Restore one of them from a backup, or start anew in another run_dir."
     )
     assert raised.value.exit_code == 4

@@ -20,6 +20,7 @@ from resume.state import Arrays, OptimizerInfo, TrainState
 _CONFIGS: weakref.WeakKeyDictionary[keras.Model, tuple[list[Any], dict[str, Any] | None]] = (
     weakref.WeakKeyDictionary()
 )
+_MANY = (list, tuple, dict)
 _SIMPLE = (bool, int, float, str, bytes, type(None))
 _APART: Any = (
     keras.Variable,
@@ -106,10 +107,12 @@ def _fingerprint(model: keras.Model) -> list[Any]:
         found.append(id(layer))
         for attribute, item in vars(layer).items():
             found.append((attribute, _mark(item)))
-            inner = getattr(item, "__dict__", None) if not isinstance(item, apart) else None
-            if inner is not None and not _keras_own(item):
+            inner = getattr(item, "__dict__", None)
+            if inner is None or isinstance(item, apart):
+                continue
+            if not _keras_own(item):
                 found.append(object())
-            found += [(a, _mark(b)) for a, b in inner.items()] if inner else ()
+            found += [(a, _mark(b)) for a, b in inner.items()]
         if not _keras_own(layer):
             found.append(object())  # what its get_config reads, nobody knows: never equal to anything
     return found
@@ -117,9 +120,11 @@ def _fingerprint(model: keras.Model) -> list[Any]:
 
 def _mark(item: Any) -> Any:
     """What tells whether an attribute is still the same; lists of simple things by what is in them."""
+    if type(item) in _SIMPLE:
+        return item
     if isinstance(item, np.generic):
         return item.dtype.str, item.tobytes()
-    if isinstance(item, list | tuple | dict):
+    if isinstance(item, _MANY):
         members = tuple(item.items()) if isinstance(item, dict) else tuple(item)
         flat = [part for m in members for part in (m if isinstance(m, tuple) else (m,))]
         return members if all(isinstance(part, _SIMPLE) for part in flat) else id(item)

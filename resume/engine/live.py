@@ -23,6 +23,9 @@ _SCHEMES: weakref.WeakKeyDictionary[keras.Model, names.Scheme] = weakref.WeakKey
 BESIDE = "beside/"
 # TensorFlow's own bookkeeping of what an object holds, and how many texts a lookup layer's adapt() has seen.
 _PASSED_OVER = ("_self_", "num_documents")
+# Tuples made once: each snapshot asks thousands of times.
+_MANY: Any = (list, tuple, dict)
+_ONE: Any = (tf.Variable, keras.Variable)
 _NOT_SLOTS = ("_variables", "_trainable_variables", "_inner_optimizers")
 
 
@@ -134,9 +137,8 @@ def optimizer_of(model: keras.Model) -> Any:
 
 def other_optimizers(model: keras.Model) -> dict[str, Any]:
     """By attribute, the optimizers that a model's own training step keeps beside `model.optimizer` (a GAN's, say)."""
-    mine = optimizer_of(model)
-    held = vars(model).items()
-    return {name: o for name, o in held if isinstance(o, optimizer_kinds()) and o is not mine}
+    mine, kinds = optimizer_of(model), optimizer_kinds()
+    return {name: o for name, o in vars(model).items() if isinstance(o, kinds) and o is not mine}
 
 
 def optimizer_kinds() -> tuple[Any, ...]:
@@ -269,13 +271,13 @@ def _untracked(
 
 def _variables_in(item: Any) -> list[Variable]:
     """Variables in an attribute: itself, or members of lists, tuples and dictionaries of any depth."""
-    if isinstance(item, list | tuple | dict):
+    if isinstance(item, _MANY):
         return [
             v for member in (item.values() if isinstance(item, dict) else item) for v in _variables_in(member)
         ]
     if isinstance(item, tf.random.Generator):
         return [item.state]
-    return [item] if isinstance(item, tf.Variable | keras.Variable) else []
+    return [item] if isinstance(item, _ONE) else []
 
 
 def _deduplicated(variables: Iterable[Variable]) -> list[Variable]:

@@ -18,6 +18,7 @@ from resume.engine.remote import Tier
 from resume.engine.snapshot import References
 from resume.errors import ContinuityError, ResumeError, RunInUseError
 from resume.filesystem import size
+from resume.formats.shard import Buffers
 from resume.rundir import Directory, Published
 from resume.state import TrainState
 
@@ -52,6 +53,10 @@ class Saver:
     ) -> None:
         self.job, self.directory, self.tier, self.attempt = job, directory, tier, attempt
         self.own_log, self.beside = own_log, beside
+        if beside and devices.free_memory() is None:
+            # No update is to find a reference: what it would copy goes into fresh memory, which costs more than all
+            # else here. A GPU copies on its own, at its own speed.
+            directory.buffers = Buffers(most=None)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="resume-save")
         self._flight: Future[Saved] | None = None
         self._step = newest  # of the newest checkpoint, or of the snapshot in flight

@@ -27,7 +27,7 @@ import xxhash
 from resume import plain
 from resume.errors import NewerSchemaError, SourceError
 from resume.formats import shard, sharing
-from resume.formats.shard import Place
+from resume.formats.shard import Buffers, Place
 from resume.formats.sharing import Donor
 from resume.state import STORABLE, Arrays, OptimizerInfo, Spec, TrainState, dtype_named
 
@@ -42,14 +42,16 @@ def holds(path: Path) -> bool:
     return (path / MANIFEST).is_file()
 
 
-def write(directory: Path, state: TrainState, *, donor: Donor | None = None) -> None:
+def write(
+    directory: Path, state: TrainState, *, donor: Donor | None = None, buffers: Buffers | None = None
+) -> None:
     """Write a state into an existing empty directory: arrays, config, manifest; each file synced, the manifest last.
 
     What does not change is shared with `donor`'s checkpoint where that holds the same bytes. Arrays are let go of as
-    they are written (`Arrays.take`).
+    they are copied into `buffers` (`Arrays.take`).
     Raises OSError as the file system does, and SourceError for a dtype that safetensors lacks (complex128).
     """
-    step = state.iterations  # before it is let go of
+    step, buffers = state.iterations, buffers or Buffers()  # the step before it is let go of
     still = sharing.still(state, donor)
     places, files = sharing.link(directory, donor, still) if donor is not None else ({}, {})
     for name in places:
@@ -58,10 +60,26 @@ def write(directory: Path, state: TrainState, *, donor: Donor | None = None) -> 
     for shard_name, held in ((_STILL, specs.keys() & still.keys()), (_SHARD, specs.keys() - still.keys())):
         if held or not (files or shard_name == _STILL):
             file = _free(directory / shard_name)
-            written, header = shard.write(file, state.arrays, {n: s for n, s in specs.items() if n in held})
+            ordered = {name: specs[name] for name in _as_updated(state) if name in held}
+            written, header = shard.write(file, state.arrays, ordered, buffers=buffers)
             places |= written
             files[file.name] = {"bytes": file.stat().st_size, "header": _hex(header)}
     _write_documents(directory, state, step, {name: places[name] for name in state.specs}, files)
+
+
+def _as_updated(state: TrainState) -> list[str]:
+    """Every name, the last layer's first, each variable with its slots: so a backward pass comes to them.
+
+    What a snapshot has let go of by then is updated in place, and costs no copy.
+    """
+    order = {name.removeprefix("model/"): at for at, name in enumerate(state.weights)}
+
+    def turn(name: str) -> int:
+        # Behind model/, optimizer/<role>/, beside/<optimizer>/<role>/.
+        paths = (name.split("/", depth)[-1] for depth in (1, 2, 3))
+        return next((order[path] for path in paths if path in order), -1)
+
+    return sorted(state.specs, key=turn, reverse=True)
 
 
 def _free(file: Path) -> Path:

@@ -1,8 +1,8 @@
 """One safetensors file of a checkpoint (https://github.com/huggingface/safetensors, section "Format").
 
 Written past the page cache: a checkpoint is not read again soon, and so costs a sixth of the CPU. Arrays pass through
-one aligned buffer, and nothing but that is held beside them. Where a file system knows no direct writes (some network
-ones), the same bytes go the usual way. Read by mapping, copy-on-write.
+aligned buffers, of which one is filled while another is written. Where a file system knows no direct writes (some
+network ones), the same bytes go the usual way. Read by mapping, copy-on-write.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ import fcntl
 import json
 import mmap
 import os
+import queue
 import struct
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,7 @@ import numpy as np
 import xxhash
 
 from resume.errors import SourceError
-from resume.state import Arrays, Spec, digest, dtype_named
+from resume.state import Arrays, Spec, dtype_named
 
 _BLOCK = 4096  # bytes; direct writes begin and end at multiples of the disk's block, and this is one of all of them
 _BUFFER = 8 << 20  # bytes
@@ -51,7 +54,38 @@ class Place:
     offset: int
 
 
-def write(file: Path, arrays: Arrays, specs: Mapping[str, Spec]) -> tuple[dict[str, Place], bytes]:
+class Buffers:
+    """Aligned memory through which arrays pass to the disk; kept, as fresh pages cost more than all that is done here.
+
+    `most`: how many there are; None: as many as it takes, so that no array waits for the disk to be let go of.
+    """
+
+    def __init__(self, most: int | None = 2) -> None:
+        self._left = most
+        self._free: queue.SimpleQueue[np.ndarray[Any, Any]] = queue.SimpleQueue()
+
+    def take(self) -> np.ndarray[Any, Any]:
+        """One of _BUFFER bytes, whatever is in it; waits for one to be given back where no more may be made."""
+        with contextlib.suppress(queue.Empty):
+            return self._free.get(block=self._left == 0)
+        if self._left is not None:
+            self._left -= 1
+        memory = mmap.mmap(-1, _BUFFER, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # for its alignment
+        for advice in (
+            "MADV_DONTFORK",
+            "MADV_HUGEPAGE",
+        ):  # what a child shared would be copied when it is filled again
+            with contextlib.suppress(AttributeError, OSError):
+                memory.madvise(getattr(mmap, advice))
+        return np.frombuffer(memory, np.uint8)
+
+    def give(self, buffer: np.ndarray[Any, Any]) -> None:
+        self._free.put(buffer)
+
+
+def write(
+    file: Path, arrays: Arrays, specs: Mapping[str, Spec], *, buffers: Buffers
+) -> tuple[dict[str, Place], bytes]:
     """Write those arrays into a new file, sync it, and let go of each; a digest that a spec lacks is made on the way.
 
     Returns where each lies, and the file's header. Raises OSError as the file system does, and SourceError for a
@@ -59,16 +93,16 @@ def write(file: Path, arrays: Arrays, specs: Mapping[str, Spec]) -> tuple[dict[s
     """
     header, offsets = _header(specs)
     places = {}
-
-    def parts() -> Iterator[np.ndarray[Any, Any]]:
-        yield np.frombuffer(header, np.uint8)
-        for name, spec in specs.items():
-            array = arrays.take(name)
-            known = spec if spec.digest else replace(spec, digest=digest(array))
-            places[name] = Place(known, file.name, len(header) + offsets[name])
-            yield array
-
-    _write_synced(file, parts())
+    with _opened(file) as handle:
+        with _Writer(handle, buffers) as writer:
+            writer.add(np.frombuffer(header, np.uint8))
+            for name, spec in specs.items():
+                found = writer.add(arrays.take(name), digested=not spec.digest)
+                known = replace(spec, digest=spec.digest or found)
+                places[name] = Place(known, file.name, len(header) + offsets[name])
+            end = writer.finish()
+        os.ftruncate(handle, end)  # the last block was filled up
+        os.fsync(handle)
     return places, header
 
 
@@ -137,30 +171,64 @@ def _scratch() -> memoryview:
     return _held.buffer  # type: ignore[no-any-return]
 
 
-def _write_synced(file: Path, parts: Iterable[np.ndarray[Any, Any]]) -> None:
-    """The bytes of each array, C order, one after the other."""
-    with _opened(file) as handle:
-        end = _write_blocks(handle, parts)
-        os.ftruncate(handle, end)  # the last block was filled up
-        os.fsync(handle)
+class _Writer:
+    """Copies arrays into buffers, one after the other, while a thread writes those that are full."""
 
+    def __init__(self, handle: int, buffers: Buffers) -> None:
+        self._handle, self._buffers = handle, buffers
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="resume-write")
+        self._flights: deque[Future[None]] = deque()
+        self._buffer: Any = buffers.take()  # None once it is another's
+        self._held = self._begun = 0  # bytes of the file in it, and in earlier ones
+        self._left = False
 
-def _write_blocks(handle: int, parts: Iterable[np.ndarray[Any, Any]]) -> int:
-    buffer = np.frombuffer(mmap.mmap(-1, _BUFFER), np.uint8)  # mapped, for its alignment
-    written = held = 0
-    for part in parts:
-        flat = np.ascontiguousarray(part).reshape(-1).view(np.uint8)
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._left = True  # what failed is not tried with the rest of it
+        self._pool.shutdown()
+        if self._buffer is not None:
+            self._buffers.give(self._buffer)
+
+    def add(self, array: np.ndarray[Any, Any], *, digested: bool = False) -> str:
+        """Its bytes, C order; with their digest, made of each piece while that is in the core's cache."""
+        flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        found = xxhash.xxh3_128()
         while flat.size:
-            piece, flat = flat[: _BUFFER - held], flat[_BUFFER - held :]
-            buffer[held : held + piece.size] = piece
-            held += piece.size
-            if held == _BUFFER:
-                _write_all(handle, buffer, written)
-                written, held = written + held, 0
-    padded = -(-held // _BLOCK) * _BLOCK
-    buffer[held:padded] = 0
-    _write_all(handle, buffer[:padded], written)
-    return written + held
+            room = min(_PIECE, _BUFFER - self._held)
+            piece, flat = flat[:room], flat[room:]
+            if digested:
+                found.update(piece.data)
+            self._buffer[self._held : self._held + piece.size] = piece
+            self._held += piece.size
+            if self._held == _BUFFER:
+                self._send(_BUFFER)
+                self._buffer, self._held = self._buffers.take(), 0
+        return found.hexdigest()
+
+    def finish(self) -> int:
+        """Wait until all is written, the last block filled up with zeros; bytes without these."""
+        end, padded = self._begun + self._held, -(-self._held // _BLOCK) * _BLOCK
+        self._buffer[self._held : padded] = 0
+        self._send(padded)
+        for flight in self._flights:
+            flight.result()
+        return end
+
+    def _send(self, size: int) -> None:
+        while self._flights and self._flights[0].done():
+            self._flights.popleft().result()  # a disk that is full is found out now, not at the end
+        buffer, self._buffer = self._buffer, None
+        self._flights.append(self._pool.submit(self._write, buffer, size, self._begun))
+        self._begun += self._held
+
+    def _write(self, buffer: np.ndarray[Any, Any], size: int, offset: int) -> None:
+        try:
+            if not self._left:
+                _write_all(self._handle, buffer[:size], offset)
+        finally:
+            self._buffers.give(buffer)
 
 
 def _write_all(handle: int, data: np.ndarray[Any, Any], offset: int) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from resume.errors import SourceError
 from resume.filesystem import mounted
 from resume.formats import shard
 from resume.formats.shard import Place
@@ -32,7 +33,9 @@ def noise(size: int) -> np.ndarray[Any, Any]:
 def written(file: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Place]:
     """Written with digests made on the way, and found to be what the format says, byte for byte."""
     bare = {name: Spec(array.dtype.name, array.shape) for name, array in arrays.items()}
-    places, header = shard.write(file, Arrays(bare, read=dict(arrays).__getitem__), bare)
+    places, header = shard.write(
+        file, Arrays(bare, read=dict(arrays).__getitem__), bare, buffers=shard.Buffers()
+    )
     assert file.read_bytes() == header + b"".join(array.tobytes() for array in arrays.values())
     assert {name: place.spec.digest for name, place in places.items()} == {
         name: digest(array) for name, array in arrays.items()
@@ -90,7 +93,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     file = tmp_path / "a.safetensors"
     file.write_bytes(b"mine")
     with pytest.raises(FileExistsError):
-        shard.write(file, Arrays.of({}), {})
+        shard.write(file, Arrays.of({}), {}, buffers=shard.Buffers())
     assert file.read_bytes() == b"mine"
 
 
@@ -101,7 +104,7 @@ def test_what_is_written_leaves_the_page_cache_alone(tmp_path: Path) -> None:
     if mounted(tmp_path)[0] not in ("ext4", "xfs"):
         pytest.skip("this file system may know no direct writes")
     arrays = Arrays.of({"a": noise(BUFFER + 100)})
-    shard.write(tmp_path / "direct", arrays, arrays.specs)
+    shard.write(tmp_path / "direct", arrays, arrays.specs, buffers=shard.Buffers())
     (tmp_path / "usual").write_bytes(bytes(BUFFER))
     assert cached(tmp_path / "usual")
     assert not cached(tmp_path / "direct")
@@ -156,7 +159,7 @@ except OSError as error:
     print(errno.errorcode[error.errno])
 array = np.arange(3_000_000, dtype="int32")
 arrays = Arrays.of({"a": array})
-places, header = shard.write(folder / "a", arrays, arrays.specs)
+places, header = shard.write(folder / "a", arrays, arrays.specs, buffers=shard.Buffers())
 print((folder / "a").read_bytes() == header + array.tobytes())
 """
 
@@ -183,9 +186,72 @@ for number, limit in enumerate(map(int, sys.argv[2:])):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     file = Path(sys.argv[1]) / str(number)
     try:
-        shard.write(file, arrays, arrays.specs)
+        shard.write(file, arrays, arrays.specs, buffers=shard.Buffers())
     except OSError as error:
         print(errno.errorcode[error.errno], file.stat().st_size <= limit)
+"""
+
+
+AGAIN = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from resume.formats import shard
+from resume.state import Arrays
+
+array, buffers = np.arange(12_000_000, dtype="int32"), shard.Buffers(2)
+arrays = Arrays.of({"a": array})
+for number, limit in enumerate((0, 4096, 9_000_000, 30_000_000, resource.RLIM_INFINITY)):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    file = Path(sys.argv[1]) / str(number)
+    try:
+        places, header = shard.write(file, arrays, arrays.specs, buffers=buffers)
+    except OSError as error:
+        print(error.strerror)
+print(file.read_bytes() == header + array.tobytes())
+"""
+
+
+def test_buffers_come_back_from_writes_that_failed(tmp_path: Path, python: Python) -> None:
+    out, _ = python(AGAIN, tmp_path).communicate(timeout=60)
+    assert out.splitlines() == ["File too large"] * 4 + ["True"]
+
+
+def test_buffers_come_back_from_arrays_that_cannot_be_had(tmp_path: Path) -> None:
+    def gone(name: str) -> Any:
+        raise SourceError("gone")
+
+    buffers, specs = shard.Buffers(1), {"a": Spec("int8", (3,))}
+    for name in "ab":
+        with pytest.raises(SourceError):
+            shard.write(tmp_path / name, Arrays(specs, read=gone), specs, buffers=buffers)
+    assert buffers.take().size == BUFFER
+
+
+def test_buffers_are_made_once() -> None:
+    buffers = shard.Buffers(most=None)
+    first, second = buffers.take(), buffers.take()
+    buffers.give(second)
+    assert buffers.take() is second
+    assert buffers.take() is not first
+
+
+def test_a_forked_process_has_none_of_them(python: Python) -> None:
+    """It would have them copied as they are filled again, and fall over a disk that reads them meanwhile."""
+    out, _ = python(FORKED).communicate(timeout=60)
+    assert out == "-11\n"
+
+
+FORKED = """
+import os
+from resume.formats import shard
+
+buffer = shard.Buffers().take()
+buffer[0] = 1
+child = os.fork()
+if not child:
+    os._exit(int(buffer[0]))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
@@ -246,7 +312,7 @@ class Fleeting(Arrays):
 @pytest.mark.parametrize("size", [10, 1000, 3_000_000])
 def test_each_array_is_let_go_of(tmp_path: Path, size: int) -> None:
     arrays = Fleeting({str(n): Spec("float32", (size,)) for n in range(4)})
-    shard.write(tmp_path / "a", arrays, arrays.specs)
+    shard.write(tmp_path / "a", arrays, arrays.specs, buffers=shard.Buffers())
     assert len(arrays.alive) == 4
     assert max(arrays.alive) <= 1  # the one that was just written
     assert [made() for made in arrays.made] == [None] * 4

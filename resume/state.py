@@ -83,9 +83,15 @@ def spec_of(array: np.ndarray[Any, Any]) -> Spec:
 class Arrays(Mapping[str, np.ndarray[Any, Any]]):
     """Arrays by canonical name, read from their source when asked for and not kept."""
 
-    def __init__(self, specs: Mapping[str, Spec], *, read: Callable[[str], np.ndarray[Any, Any]]) -> None:
+    def __init__(
+        self,
+        specs: Mapping[str, Spec],
+        *,
+        read: Callable[[str], np.ndarray[Any, Any]],
+        fill: Callable[[str, np.ndarray[Any, Any]], None] | None = None,
+    ) -> None:
         self.specs = dict(specs)
-        self._read = read
+        self._read, self._fill = read, fill
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Arrays:
@@ -97,6 +103,24 @@ class Arrays(Mapping[str, np.ndarray[Any, Any]]):
         if name not in self.specs:
             raise KeyError(name)
         return self._read(name)
+
+    @property
+    def fills(self) -> bool:
+        """Whether `fill` may be called: by several threads at a time, each with an array of its own."""
+        return self._fill is not None
+
+    def fill(self, name: str, memory: np.ndarray[Any, Any]) -> None:
+        """Put the array's bytes, C order, into `memory`: uint8, as many as its spec says. Checks their digest."""
+        assert self._fill is not None
+        self._fill(name, memory)
+
+    def renamed(self, back: Mapping[str, str]) -> Arrays:
+        """Of these arrays some, under other names. `back`: new name -> name here."""
+        return Arrays(
+            {new: self.specs[old] for new, old in back.items()},
+            read=lambda name: self[back[name]],
+            fill=(lambda name, memory: self.fill(back[name], memory)) if self.fills else None,
+        )
 
     def take(self, name: str) -> np.ndarray[Any, Any]:
         """The array, asked for the last time: a snapshot of live variables lets go of it with this."""

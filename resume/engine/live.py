@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ import tensorflow as tf
 
 from resume import names
 from resume.engine import flavour, keras2, rng
-from resume.state import REPLICA
+from resume.state import REPLICA, Spec
 
 Variable = Any  # keras.Variable or tf.Variable: both have assign() and numpy()
 
@@ -157,7 +158,7 @@ def reference(variable: Variable) -> tf.Tensor:
     (A variable that is updated sparsely copies itself here and now; one that is spread over devices is gathered.)
     """
     inner: Any = getattr(variable, "_value", variable)
-    return inner.read_value() if isinstance(inner, tf.distribute.DistributedValues) else inner.value()
+    return inner.read_value() if is_distributed(variable) else inner.value()
 
 
 def view(variable: Variable) -> np.ndarray[Any, Any]:
@@ -168,6 +169,28 @@ def view(variable: Variable) -> np.ndarray[Any, Any]:
 def on_host(tensor: tf.Tensor) -> np.ndarray[Any, Any]:
     """Not `numpy()`, which copies what is on the host already."""
     return np.asarray(tensor._numpy())
+
+
+def spec(variable: Variable) -> Spec:
+    """Shape and dtype of the variable's value; nothing is brought to the host."""
+    value = reference(variable)
+    return Spec(np.dtype(value.dtype.as_numpy_dtype).name, tuple(value.shape))
+
+
+def filled(spec: Spec, fill: Callable[[np.ndarray[Any, Any]], None]) -> tf.Tensor:
+    """A tensor on the host, whose memory is given to `fill` as uint8 while nobody else has it.
+
+    From a numpy array TensorFlow makes one by copying it twice, each time into fresh pages.
+    """
+    with tf.device("/CPU:0"):
+        tensor = tf.raw_ops.Empty(shape=spec.shape, dtype=spec.dtype, init=False)
+    memory: Any = (ctypes.c_uint8 * spec.nbytes).from_address(tensor._numpy().ctypes.data)
+    fill(np.frombuffer(memory, np.uint8))
+    return tensor
+
+
+def is_distributed(variable: Variable) -> bool:
+    return isinstance(getattr(variable, "_value", variable), tf.distribute.DistributedValues)
 
 
 def untrained(model: keras.Model, live: Live) -> frozenset[str]:

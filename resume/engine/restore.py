@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import keras
@@ -18,6 +22,8 @@ from resume.formats.h5 import NO_OPTIMIZER
 from resume.state import ITERATION, REPLICA, Arrays, Spec, TrainState, spec_of
 
 _HYPER = "optimizer/hyper/"
+_SMALL = 1 << 16  # bytes; less is not worth memory of its own
+_AHEAD = 4  # arrays
 _UNUSED = "optimizer/unused/"  # what standalone Keras stored without ever reading it
 
 
@@ -43,17 +49,12 @@ def restore(
     wanted = {
         n: v for n, v in wanted.items() if n in state.specs or not (REPLICA in n or n.startswith(_HYPER))
     }
-    saved: dict[str, Spec] = {}
-    for name in _that_count(state.specs, batch):
-        array = state.arrays[name]
-        known = state.specs[name]
-        saved[name] = (
-            known if known.digest else spec_of(array)
-        )  # a digest that is known was checked in reading
-        if name in wanted and _fits(array, wanted[name]):
-            wanted[name].assign(array)
-    _derive_constants(model)
-    reread = {name: spec_of(live.view(variable)) for name, variable in wanted.items()}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        saved = _assign_all(wanted, state.arrays, _that_count(state.specs, batch), pool)
+        _derive_constants(model)
+        held = [live.reference(variable) for variable in wanted.values()]
+        reread = dict(zip(wanted, pool.map(lambda tensor: spec_of(live.on_host(tensor)), held), strict=True))
+    del held  # what is referred to would be copied by the next step
     return continuity.prove(
         saved,
         reread,
@@ -61,6 +62,43 @@ def restore(
         absent=(*absent, *(("position", "callbacks") if position and state.format != "native" else ())),
         iterations=(state.iterations, _iterations(wanted)),
     )
+
+
+def _assign_all(
+    wanted: Mapping[str, Any], arrays: Arrays, names: Iterable[str], pool: Executor
+) -> dict[str, Spec]:
+    """Assign what fits; the specs of all, digests included. Only this thread assigns, and reads what one may read."""
+    saved = {name: arrays.specs[name] for name in names}
+    fitting = {n for n, spec in saved.items() if n in wanted and _fits(spec, wanted[n])}
+    large = [n for n in saved if n in fitting and arrays.fills and _has_room_of_its_own(saved[n], wanted[n])]
+    for name, tensor in zip(large, _ahead(pool, lambda n: _tensor(arrays, n), large), strict=True):
+        wanted[name].assign(tensor)
+    for name in [n for n in saved if n not in set(large)]:
+        array = arrays[name]
+        if not saved[name].digest:  # one that is known was checked in reading
+            saved[name] = spec_of(array)
+        if name in fitting:
+            wanted[name].assign(array)
+    return saved
+
+
+def _has_room_of_its_own(saved: Spec, variable: Any) -> bool:
+    return saved.nbytes >= _SMALL and not live.is_distributed(variable)
+
+
+def _tensor(arrays: Arrays, name: str) -> Any:
+    return live.filled(arrays.specs[name], partial(arrays.fill, name))
+
+
+def _ahead(pool: Executor, work: Callable[[str], Any], names: Iterable[str]) -> Iterator[Any]:
+    """Results in order, some of them made ahead: all at once may be as much again as the state."""
+    flights: deque[Future[Any]] = deque()
+    for name in names:
+        flights.append(pool.submit(work, name))
+        if len(flights) > _AHEAD:
+            yield flights.popleft().result()
+    while flights:
+        yield flights.popleft().result()
 
 
 def _derive_constants(model: keras.Model) -> None:
@@ -117,7 +155,7 @@ def reassert(model: keras.Model, state: TrainState, *, accept: Sequence[str] = (
         **_that_count(state.specs, state.batch),
         **{n: None for n in state.specs if n.startswith("rng/")},
     }:
-        if name in variables and _fits(state.arrays[name], variables[name]):
+        if name in variables and _fits(state.specs[name], variables[name]):
             _assign(name, variables[name], state.arrays[name])
 
 
@@ -142,8 +180,8 @@ def aligned(model: keras.Model, state: TrainState, *, accept: Sequence[str] = ()
     if not same_replicas(model, state):
         state = _without_replicas(state)
     if fresh_optimizer(model, state, accept=accept):
-        specs = {n: s for n, s in state.specs.items() if not n.startswith("optimizer/")}
-        return replace(state, arrays=Arrays(specs, read=state.arrays.__getitem__), optimizer=None)
+        rest = {name: name for name in state.specs if not name.startswith("optimizer/")}
+        return replace(state, arrays=state.arrays.renamed(rest), optimizer=None)
     return state
 
 
@@ -158,8 +196,8 @@ def _replicas(named: Iterable[str]) -> set[str]:
 
 
 def _without_replicas(state: TrainState) -> TrainState:
-    specs = {name: spec for name, spec in state.specs.items() if REPLICA not in name}
-    return replace(state, arrays=Arrays(specs, read=state.arrays.__getitem__))
+    rest = {name: name for name in state.specs if REPLICA not in name}
+    return replace(state, arrays=state.arrays.renamed(rest))
 
 
 def fresh_optimizer(model: keras.Model, state: TrainState | None, *, accept: Sequence[str]) -> bool:
@@ -176,9 +214,9 @@ def _that_count(named: Mapping[str, Any], batch: int | None) -> dict[str, Any]:
     return {name: item for name, item in named.items() if not name.startswith(tuple(ignored))}
 
 
-def _fits(array: np.ndarray[Any, Any], variable: Any) -> bool:
-    current = live.view(variable)
-    return bool(current.shape == array.shape and current.dtype == array.dtype)
+def _fits(saved: Spec, variable: Any) -> bool:
+    current = live.spec(variable)
+    return current.shape == saved.shape and current.dtype == saved.dtype
 
 
 def _iterations(variables: Mapping[str, Any]) -> int | None:
@@ -218,7 +256,7 @@ def _itself(variable: Any) -> tuple[Any, ...]:
 
 
 def _shaped(spec: Spec, variable: Any) -> bool:
-    return bool(live.view(variable).shape == spec.shape)  # what it declares may leave a size open
+    return live.spec(variable).shape == spec.shape  # what it declares may leave a size open
 
 
 def _by_shift(state: TrainState, found: live.Live) -> dict[str, str]:
@@ -264,5 +302,4 @@ def _renamed(state: TrainState, to: Mapping[str, str]) -> TrainState:
     if not to:
         return state
     back = {to.get(name, name): name for name in state.specs}
-    specs = {new: state.specs[old] for new, old in back.items()}
-    return replace(state, arrays=Arrays(specs, read=lambda name: state.arrays[back[name]]))
+    return replace(state, arrays=state.arrays.renamed(back))

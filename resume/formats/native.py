@@ -115,7 +115,11 @@ def read(path: Path) -> TrainState:
     return TrainState(
         format="native",
         path=path,
-        arrays=Arrays({n: p.spec for n, p in places.items()}, read=lambda n: _array(path, n, places[n])),
+        arrays=Arrays(
+            {n: p.spec for n, p in places.items()},
+            read=lambda n: _array(path, n, places[n]),
+            fill=lambda n, memory: _fill(path, n, places[n], memory),
+        ),
         model_config=_model_config(path, manifest),
         compile_config=plain.decode(manifest["compile"]),
         optimizer=OptimizerInfo(
@@ -209,13 +213,15 @@ def _file_damage(file: Path, facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"{file}: damaged, the digest of its header does not match."
 
 
-def _array_damage(path: Path, name: str, place: Place) -> str | None:
+def _array_damage(
+    path: Path, name: str, place: Place, *, into: np.ndarray[Any, Any] | None = None
+) -> str | None:
     file, spec = path / place.file, place.spec
     try:
         there = max(file.stat().st_size - place.offset, 0)
         if there < spec.nbytes:
             return _cut_off(file, name, spec, found=there // dtype_named(spec.dtype).itemsize)
-        if shard.digest_at(file, place) != spec.digest:
+        if shard.digest_at(file, place, into=into) != spec.digest:
             return f"{file}: {name} is damaged, its digest does not match."
     except OSError as error:
         return f"{file}: {name} cannot be read ({error.strerror or error})."
@@ -290,6 +296,13 @@ def _array(path: Path, name: str, place: Place) -> np.ndarray[Any, Any]:
     if damage is not None:
         raise SourceError(damage)
     return shard.read(path / place.file, place)
+
+
+def _fill(path: Path, name: str, place: Place, memory: np.ndarray[Any, Any]) -> None:
+    """As `_array`, into that memory."""
+    damage = _array_damage(path, name, place, into=memory)
+    if damage is not None:
+        raise SourceError(damage)
 
 
 def _cut_off(file: Path, name: str, spec: Spec, *, found: int) -> str:

@@ -12,7 +12,10 @@ import tf_keras
 from small import save
 
 import resume
+from resume.engine import capture, live, loop, restore
 from resume.errors import SourceError
+from resume.formats import native
+from resume.state import STORABLE, Spec
 
 X = np.random.default_rng(0).normal(5, 3, (32, 3)).astype("float32")
 
@@ -72,3 +75,64 @@ def test_a_rate_of_zero_in_a_file_without_settings(tmp_path: Path) -> None:
         resume.load(tmp_path / "a.weights.h5", model=model())
     accepted = ["optimizer/learning_rate"]
     assert resume.load(tmp_path / "a.weights.h5", model=model(), accept=accepted)[1].verdict == "exact"
+
+
+def large(library: Any = keras, units: int = 300) -> Any:
+    """Arrays that are read into memory of their own, in several dtypes."""
+    kinds = (
+        ("float32", "float16", "bfloat16", "float64")
+        if library is keras
+        else ("float32", "float16", "float64")
+    )
+    layers = [library.layers.Dense(units, dtype=kind, name=f"a_{kind}") for kind in kinds]
+    model = library.Sequential([library.Input((units,)), *layers])
+    model.compile(library.optimizers.Adam(0.01), "mse")
+    return model
+
+
+NOISE = np.random.default_rng(1).normal(size=(2, 8, 300)).astype("float32")
+
+
+@pytest.mark.parametrize("library", [keras, tf_keras])
+def test_large_arrays_are_the_variables_own(library: Any, tmp_path: Path) -> None:
+    """They stay as they are when the checkpoint is overwritten, and a next step goes on from them."""
+    trained, other = large(library), large(library)
+    trained.train_on_batch(*NOISE)
+    (tmp_path / "a").mkdir()
+    native.write(tmp_path / "a", capture.capture(trained, epoch=1, batch=0))
+    file = tmp_path / "a" / "state.safetensors"
+    loop.build_optimizer(other)
+    proof = restore.restore(other, native.read(tmp_path / "a"))
+    assert proof.verdict == "exact", proof.lines()
+    file.write_bytes(bytes(file.stat().st_size))
+    for model in (trained, other):
+        model.train_on_batch(*NOISE)
+    ours, theirs = (capture.capture(model, epoch=0, batch=2).specs for model in (trained, other))
+    assert {n: s for n, s in ours.items() if n in theirs} == theirs
+
+
+def test_a_damaged_large_array_is_named(tmp_path: Path) -> None:
+    trained, other = large(), large()
+    trained.train_on_batch(*NOISE)
+    (tmp_path / "a").mkdir()
+    native.write(tmp_path / "a", capture.capture(trained, epoch=1, batch=0))
+    file = tmp_path / "a" / "state.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-300_000] ^= 1
+    file.write_bytes(data)
+    loop.build_optimizer(other)
+    with pytest.raises(SourceError, match="is damaged, its digest does not match"):
+        restore.restore(other, native.read(tmp_path / "a"))
+
+
+@pytest.mark.parametrize("dtype", sorted(STORABLE))
+def test_memory_of_every_dtype(dtype: str) -> None:
+    spec, noise = Spec(dtype, (5, 1024)), np.random.default_rng(0).integers(0, 2, 5 * 1024 * 16, "uint8")
+    bytes_of = noise[: spec.nbytes]
+
+    def fill(memory: np.ndarray[Any, Any]) -> None:
+        memory[:] = bytes_of
+
+    found = live.on_host(live.filled(spec, fill))
+    assert (found.dtype.name, found.shape) == (dtype, spec.shape)
+    assert found.tobytes() == bytes_of.tobytes()

@@ -305,3 +305,25 @@ def test_a_manifest_with_another_writers_mistakes(
     assert "manifest.json: the list of arrays is malformed (" in str(raised.value)
     assert said in str(raised.value)
     assert said in list(native.damage(checkpoint))[-1]
+
+
+def test_memory_that_is_given_is_filled(checkpoint: Path, make_state: Callable[..., TrainState]) -> None:
+    arrays, saved = native.read(checkpoint).arrays, make_state(7).arrays
+    renamed = arrays.renamed({"other": "model/dense/kernel"})
+    assert (arrays.fills, renamed.fills) == (True, True)
+    assert (saved.fills, saved.renamed({}).fills) == (False, False)
+    memory = np.empty(24, np.uint8)
+    renamed.fill("other", memory)
+    assert memory.tobytes() == saved["model/dense/kernel"].tobytes()
+    assert list(renamed) == ["other"]
+
+
+def test_memory_is_filled_with_nothing_damaged(checkpoint: Path) -> None:
+    arrays, file = native.read(checkpoint).arrays, checkpoint / "state.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    for change, what in ((data, "is damaged"), (data[:-1], "is cut off")):
+        file.write_bytes(change)
+        with pytest.raises(SourceError) as raised:
+            arrays.fill("optimizer/learning_rate", np.empty(4, np.uint8))
+        assert what in str(raised.value)

@@ -74,7 +74,7 @@ def test_a_run_from_a_partial_source(tmp_path: Path, make_state: Make, capsys: C
 def test_a_damaged_checkpoint(run: Path, capsys: Captured) -> None:
     path = run / "checkpoints/step-00000003"
     file = spoil(path)
-    said = f"{file}: optimizer/momentum/dense/bias is damaged, its digest does not match."
+    said = f"{file}: optimizer/learning_rate is damaged, its digest does not match."
     assert verify.run([str(run)]) == 3
     out = capsys.readouterr().out.splitlines()
     assert out[0] == f"  {path}: {said}"
@@ -139,8 +139,8 @@ def test_every_bad_array_is_named(run: Path, capsys: Captured) -> None:
     assert verify.run([str(path), "--json"]) == 3
     found = json.loads(capsys.readouterr().out)["findings"]
     assert [f["kind"].split(": ")[1].split(" is")[0] for f in found] == [
-        "model/dense/kernel",
-        "optimizer/momentum/dense/bias",
+        "model/dense/bias",
+        "optimizer/learning_rate",
     ]
 
 

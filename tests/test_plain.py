@@ -111,7 +111,7 @@ def test_arrays_are_set_aside(dtype: str) -> None:
             np.random.SFC64,
         )
     ],
-    ids=lambda g: str(getattr(g, "bit_generator", type(g).__name__)),
+    ids=lambda g: type(getattr(g, "bit_generator", g)).__name__,
 )
 def test_generators_go_on_where_they_were(generator: Any) -> None:
     draw = getattr(generator, "standard_normal", getattr(generator, "gauss", None))

@@ -68,15 +68,13 @@ class Buffers:
         """One of _BUFFER bytes, whatever is in it; waits for one to be given back where no more may be made."""
         with contextlib.suppress(queue.Empty):
             return self._free.get(block=self._left == 0)
-        if self._left is not None:
-            self._left -= 1
         memory = mmap.mmap(-1, _BUFFER, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # for its alignment
-        for advice in (
-            "MADV_DONTFORK",
-            "MADV_HUGEPAGE",
-        ):  # what a child shared would be copied when it is filled again
+        # What a forked child shares would be copied as it is filled again; small pages are slow to come.
+        for advice in ("MADV_DONTFORK", "MADV_HUGEPAGE"):
             with contextlib.suppress(AttributeError, OSError):
                 memory.madvise(getattr(mmap, advice))
+        if self._left is not None:
+            self._left -= 1
         return np.frombuffer(memory, np.uint8)
 
     def give(self, buffer: np.ndarray[Any, Any]) -> None:
@@ -224,8 +222,8 @@ class _Writer:
     def _send(self, size: int) -> None:
         while self._flights and self._flights[0].done():
             self._flights.popleft().result()  # a disk that is full is found out now, not at the end
-        buffer, self._buffer = self._buffer, None
-        self._flights.append(self._pool.submit(self._write, buffer, size, self._begun))
+        self._flights.append(self._pool.submit(self._write, self._buffer, size, self._begun))
+        self._buffer = None
         self._begun += self._held
 
     def _write(self, buffer: np.ndarray[Any, Any], size: int, offset: int) -> None:

@@ -21,6 +21,7 @@ struct orders {
   int64_t error;   /* with what */
   int64_t lasting; /* whether all later ones fail, too */
   int64_t failed;  /* how many did */
+  char first[256]; /* the first one of these */
 };
 
 static struct orders *orders;
@@ -36,15 +37,16 @@ static int below(const char *path) {
   return strncmp(path, folder, length) == 0 && (path[length] == '/' || path[length] == 0);
 }
 
-static int fails(void) {
+static int fails(const char *name, const char *path) {
   int64_t call = __atomic_add_fetch(&orders->calls, 1, __ATOMIC_SEQ_CST), first = orders->fails;
   if (!first || call < first || (call > first && !orders->lasting)) return 0;
-  __atomic_add_fetch(&orders->failed, 1, __ATOMIC_SEQ_CST);
+  if (__atomic_add_fetch(&orders->failed, 1, __ATOMIC_SEQ_CST) == 1)
+    snprintf(orders->first, sizeof orders->first, "%s %s", name, path + strlen(folder));
   errno = (int)orders->error;
   return 1;
 }
 
-static int fails_at(int handle) {
+static int fails_at(const char *name, int handle) {
   if (!orders) return 0;
   char link[64], path[PATH_MAX];
   int before = errno;
@@ -53,10 +55,10 @@ static int fails_at(int handle) {
   errno = before;
   if (length <= 0) return 0;
   path[length] = 0;
-  return below(path) && fails();
+  return below(path) && fails(name, path);
 }
 
-static int fails_to(const char *path) { return orders && below(path) && fails(); }
+static int fails_to(const char *name, const char *path) { return orders && below(path) && fails(name, path); }
 
 #define NEXT(name) \
   static __typeof__(name) *next; \
@@ -64,60 +66,60 @@ static int fails_to(const char *path) { return orders && below(path) && fails();
 
 ssize_t write(int handle, const void *data, size_t size) {
   NEXT(write);
-  return fails_at(handle) ? -1 : next(handle, data, size);
+  return fails_at(__func__, handle) ? -1 : next(handle, data, size);
 }
 
 ssize_t writev(int handle, const struct iovec *parts, int count) {
   NEXT(writev);
-  return fails_at(handle) ? -1 : next(handle, parts, count);
+  return fails_at(__func__, handle) ? -1 : next(handle, parts, count);
 }
 
 ssize_t pwrite(int handle, const void *data, size_t size, off_t at) {
   NEXT(pwrite);
-  return fails_at(handle) ? -1 : next(handle, data, size, at);
+  return fails_at(__func__, handle) ? -1 : next(handle, data, size, at);
 }
 
 ssize_t pwrite64(int handle, const void *data, size_t size, off64_t at) {
   NEXT(pwrite64);
-  return fails_at(handle) ? -1 : next(handle, data, size, at);
+  return fails_at(__func__, handle) ? -1 : next(handle, data, size, at);
 }
 
 size_t fwrite(const void *data, size_t size, size_t count, FILE *stream) {
   NEXT(fwrite);
-  return fails_at(fileno(stream)) ? 0 : next(data, size, count, stream);
+  return fails_at(__func__, fileno(stream)) ? 0 : next(data, size, count, stream);
 }
 
 int fflush(FILE *stream) {
   NEXT(fflush);
-  return stream && fails_at(fileno(stream)) ? EOF : next(stream);
+  return stream && fails_at(__func__, fileno(stream)) ? EOF : next(stream);
 }
 
 int ftruncate(int handle, off_t size) {
   NEXT(ftruncate);
-  return fails_at(handle) ? -1 : next(handle, size);
+  return fails_at(__func__, handle) ? -1 : next(handle, size);
 }
 
 int ftruncate64(int handle, off64_t size) {
   NEXT(ftruncate64);
-  return fails_at(handle) ? -1 : next(handle, size);
+  return fails_at(__func__, handle) ? -1 : next(handle, size);
 }
 
 int fsync(int handle) {
   NEXT(fsync);
-  return fails_at(handle) ? -1 : next(handle);
+  return fails_at(__func__, handle) ? -1 : next(handle);
 }
 
 int fdatasync(int handle) {
   NEXT(fdatasync);
-  return fails_at(handle) ? -1 : next(handle);
+  return fails_at(__func__, handle) ? -1 : next(handle);
 }
 
 int rename(const char *from, const char *to) {
   NEXT(rename);
-  return fails_to(to) ? -1 : next(from, to);
+  return fails_to(__func__, to) ? -1 : next(from, to);
 }
 
 int renameat(int from_at, const char *from, int to_at, const char *to) {
   NEXT(renameat);
-  return fails_to(to) ? -1 : next(from_at, from, to_at, to);
+  return fails_to(__func__, to) ? -1 : next(from_at, from, to_at, to);
 }

@@ -26,6 +26,7 @@ import sys
 import time
 import traceback
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -56,7 +57,8 @@ PAUSE = (
 LAST = 5  # the checkpoint that is struck at the latest: others follow, which may be written or not
 AIMED = 0.75  # of the faults fall into the time in which a checkpoint is written, or shortly after it
 SMALL = 16 << 20  # bytes of the file system that gets full
-PATIENCE = 60.0  # seconds for one step, or for all of a resumption
+LITTLE = 16 << 10  # bytes: half of the limits are below that, for the small files
+PATIENCE = 30.0  # seconds for one step, or for all of a resumption
 ERRORS = {number: os.strerror(number) for number in (errno.ENOSPC, errno.EFBIG, errno.EIO)}
 
 Tell = Callable[[bytes], Any]
@@ -184,14 +186,21 @@ RESTORES: dict[str, Callable[[Training, Tell], None]] = {
 
 
 def published(way: str, folder: Path) -> set[int]:
-    """Steps of the checkpoints that are there, by their names alone."""
+    """Steps of the checkpoints that are there, by what commits them."""
     if way == "ours":
         return {checkpoint.step for checkpoint in rundir.checkpoints(folder)}
     if way == "backup":
         with contextlib.suppress(OSError, ValueError):
             return {json.loads((folder / "training_metadata.json").read_text())["batch"] + 1}
         return set()
-    return {int(re.findall(r"\d+", mark.stem)[0]) for mark in committed(folder, WAYS[way].marks)}
+    marks = committed(folder, WAYS[way].marks)
+    if way == "keras":  # an archive has its name from the first byte on; what ends it is written last
+        marks = [mark for mark in marks if zipfile.is_zipfile(mark)]
+    return {step_of(mark) for mark in marks}
+
+
+def step_of(mark: Path) -> int:
+    return int(re.findall(r"\d+", mark.stem)[0])
 
 
 def newest_files(way: str, folder: Path) -> list[Path]:
@@ -201,9 +210,7 @@ def newest_files(way: str, folder: Path) -> list[Path]:
     elif way == "ours":
         found = [rundir.checkpoints(folder)[-1].path]
     else:
-        newest = max(
-            committed(folder, WAYS[way].marks), key=lambda mark: int(re.findall(r"\d+", mark.stem)[0])
-        )
+        newest = max(committed(folder, WAYS[way].marks), key=step_of)
         found = [*folder.glob(f"{newest.stem}.*"), folder / "checkpoint"] if newest.is_file() else [newest]
     files = [f for path in found for f in ([path] if path.is_file() else path.rglob("*")) if f.is_file()]
     return sorted(file for file in files if file.stat().st_size)
@@ -267,8 +274,8 @@ def _inside(task: Callable[[], Any], say: int) -> NoReturn:
     except SystemExit as stop:
         code = int(stop.code or 0)
     except BaseException:
-        traceback.print_exc()
         code = 1
+        traceback.print_exc()
     finally:
         with contextlib.suppress(OSError):
             sys.stdout.flush()
@@ -301,6 +308,11 @@ class Orders:
     @property
     def failed(self) -> int:
         return int(struct.unpack_from("q", self._memory, 32)[0])
+
+    @property
+    def first(self) -> str:
+        """The call that failed first."""
+        return self._memory[40:296].split(b"\0")[0].decode()
 
 
 def is_preloaded() -> bool:
@@ -376,7 +388,7 @@ class Outcome:
     """`due`: the last checkpoint that was due at the fault, or the first that it kept from being published.
 
     `hit`: whether there is one that was due and never published; `lost`: intervals between `due` and what came back.
-    `told`: whether the user heard of a failing write; None where no write has failed.
+    `told`: whether the user heard of a failing write; None where no write has failed. `refused`: the first of them.
     """
 
     due: int
@@ -385,6 +397,7 @@ class Outcome:
     unusable: bool
     wrong: bool
     told: bool | None
+    refused: str
     said: str
 
     @property
@@ -445,9 +458,9 @@ class Bench:
         def task(tell: Tell) -> None:
             ways.OURS["on_failure"] = on_failure
             self.orders.obey(folder)
-            WAYS[self.way].fit(training(folder), [Beat(beat)])
+            WAYS[self.way].fit(training(folder), [Beat(lambda model: beat(model, tell))])
 
-        def beat(model: keras.Model) -> None:
+        def beat(model: keras.Model, tell: Tell) -> None:
             time.sleep(PAUSE)
             tell(b".")
             if not to_its_end and int(model.optimizer.iterations) == STEPS - 1:
@@ -510,7 +523,7 @@ class Bench:
         if kind == "full":
             fill(ballast, leave=rng.randrange(self.pace.bytes))
         elif kind == "limited":
-            limit = rng.randrange(self.pace.largest)
+            limit = rng.randrange(rng.choice([self.pace.largest, LITTLE]))
             with contextlib.suppress(ProcessLookupError):  # it has ended by itself
                 resource.prlimit(seen.child.pid, resource.RLIMIT_FSIZE, (limit, limit))
         elif kind == "refused":
@@ -549,8 +562,9 @@ class Bench:
         wrong = restored is not None and (
             self.truth.get(restored) != digest or (restored == 0 and bool(seen.published))
         )
-        said = child.said if restored is None or wrong else "" if told is not False else seen.child.said
-        return Outcome(due, restored, hit, restored is None, wrong, told, last_line(said))
+        said = child.said if restored is None or wrong else seen.child.said if told is False else ""
+        unusable = restored is None
+        return Outcome(due, restored, hit, unusable, wrong, told, self.orders.first, reason(said))
 
 
 def was_told(child: Child, *, must_stop: bool) -> bool:
@@ -558,9 +572,10 @@ def was_told(child: Child, *, must_stop: bool) -> bool:
     return any(text in child.said for text in ERRORS.values()) and (child.code != 0 or not must_stop)
 
 
-def last_line(said: str) -> str:
+def reason(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return (errors or lines or [""])[-1][:300]
 
 
 def truth() -> Table:

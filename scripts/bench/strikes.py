@@ -258,6 +258,16 @@ class Child:
             raise TimeoutError(f"no word for {PATIENCE:.0f} s")
         return b"".join(parts)
 
+    def answer(self) -> bytes:
+        """All that it tells; nothing where it takes too long."""
+        try:
+            told = self.rest()
+        except TimeoutError:
+            os.kill(self.pid, signal.SIGKILL)
+            told = b""
+        self.end()
+        return told
+
     def end(self) -> None:
         self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         with os.fdopen(self._said, "rb") as said:
@@ -505,7 +515,7 @@ class Bench:
                 ballast.unlink(missing_ok=True)
         missing = [d for d in range(max(due - EVERY, EVERY), seen.due + 1, EVERY) if d not in seen.published]
         failed = bool(missing) if fault["kind"] != "refused" else self.orders.failed > 0
-        heard = was_told(seen.child, must_stop=fault["on_failure"] == "stop")
+        heard = was_told(seen.child, must_stop=bool(missing) and fault["on_failure"] == "stop")
         return self._judged(
             seen,
             due=max(due, missing[0]) if missing else due,
@@ -556,8 +566,7 @@ class Bench:
 
     def _judged(self, seen: Seen, *, due: int, hit: bool, told: bool | None) -> Outcome:
         with Child(lambda tell: RESTORES[self.way](training(seen.folder), tell)) as child:
-            words = child.rest().split()
-            child.end()
+            words = child.answer().split()
         restored, digest = (int(words[0]), words[1].decode()) if words else (None, "")
         wrong = restored is not None and (
             self.truth.get(restored) != digest or (restored == 0 and bool(seen.published))

@@ -61,6 +61,8 @@ LITTLE = 16 << 10  # bytes: half of the limits are below that, for the small fil
 PATIENCE = 30.0  # seconds for one step, or for all of a resumption
 ERRORS = {number: os.strerror(number) for number in (errno.ENOSPC, errno.EFBIG, errno.EIO)}
 
+_CLONE_NEWNS = 0x00020000
+
 Tell = Callable[[bytes], Any]
 Table = dict[int, str]  # the digest of the state by its step
 
@@ -604,7 +606,10 @@ def truth() -> Table:
 
 
 def mount(folder: Path) -> None:
-    """In the mount name space of this process, with which it goes."""
+    """In a name space of mounts that this process makes its own, with which it is gone however that ends."""
+    if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNS):
+        raise OSError(ctypes.get_errno(), f"unshare: {os.strerror(ctypes.get_errno())}")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True, capture_output=True, text=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={SMALL}", "faults", folder]
     subprocess.run(command, check=True, capture_output=True, text=True)
 

@@ -551,7 +551,7 @@ class Bench:
         seen.kill()
 
     def _flipped(self, rng: random.Random) -> Outcome:
-        folder = self._place()
+        folder, self.orders = self._place(), Orders()
         shutil.copytree(self.whole, folder)
         try:
             damage(rng.choice(newest_files(self.way, folder)), rng)

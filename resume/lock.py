@@ -127,7 +127,8 @@ def _leave(claim: Claim) -> None:
     """At the door: a process that was stopped in here must not take its successor's note away."""
     if _facts(claim.run).get("token") != claim.token:
         return
-    with contextlib.suppress(filelock.Timeout), _door(claim.run, timeout=_AJAR):
+    # A note that stays is no harm, as its lock is free; an error here would take the place of what ended the attempt.
+    with contextlib.suppress(OSError), _door(claim.run, timeout=_AJAR):
         if _facts(claim.run).get("token") == claim.token:
             (claim.run / _OWNER).replace(claim.run / _LEFT)
 

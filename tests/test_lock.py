@@ -76,6 +76,20 @@ def test_released_after_an_error(tmp_path: Path) -> None:
     assert not (tmp_path / "owner.json").exists()
 
 
+def test_a_note_that_cannot_be_moved_hides_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def replace(self: Path, target: Path) -> Path:
+        raise OSError(5, "Input/output error")
+
+    held = lock.held(tmp_path)
+    held.__enter__()
+    monkeypatch.setattr(Path, "replace", replace)
+    error = ZeroDivisionError()
+    assert not held.__exit__(ZeroDivisionError, error, None)
+    monkeypatch.undo()
+    with lock.held(tmp_path):
+        pass
+
+
 def test_the_lock_file_stays(tmp_path: Path) -> None:
     with lock.held(tmp_path):
         inode = (tmp_path / "lock").stat().st_ino

@@ -103,6 +103,8 @@ class Attempt:
                 self._ended(_reason(error))
         except RunInUseError as taken:
             self.job.say(str(taken))
+        except OSError as lost:  # the error itself is what has to be told
+            self.job.say(f"{self.job.run_dir}: why it ended could not be noted ({lost.strerror or lost})")
 
     def _ended(self, reason: str) -> None:
         lineage.append(self.job.run_dir, "end", attempt=self.number, reason=reason, step=self.step)

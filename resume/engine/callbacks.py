@@ -6,7 +6,8 @@ once, an epoch that is resumed in the middle does not begin again, and batches c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,20 +179,24 @@ def _is_tensorboard(callback: Any) -> bool:
 
 
 class OwnLog:
-    """Our own TensorBoard series, in `logs/resume`: what each checkpoint cost, how each attempt began and ended."""
+    """Our own TensorBoard series, in `logs/resume`: what each checkpoint cost, how each attempt began and ended.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    No training ends because it cannot be written: that is said once. TensorFlow's error for a file that is too large
+    would even end an epoch in silence, as Keras takes it for the end of the data.
+    """
+
+    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+        self.folder, self._say, self._failed = folder, say, False
         self._writer = tf.summary.create_file_writer(str(folder))
         self._logged: int | None = None
 
     def attempt(self, lines: Iterable[str], *, step: int) -> None:
-        with self._writer.as_default():
+        with self._writing():
             tf.summary.text("continuity", "  \n".join(lines), step=step)
 
     def timeline(self, run: Path, *, step: int) -> None:
         """All attempts so far; at an attempt's beginning that also tells how the one before has ended."""
-        with self._writer.as_default():
+        with self._writing():
             tf.summary.text("timeline", lineage.as_markdown(lineage.timeline(lineage.read(run))), step=step)
 
     def checkpoint(self, *, step: int, seconds: float, blocked: float, nbytes: int) -> None:
@@ -199,13 +204,26 @@ class OwnLog:
         if step == self._logged:
             return
         self._logged = step
-        with self._writer.as_default():
+        with self._writing():
             tf.summary.scalar("checkpoint/seconds", seconds, step=step)
             tf.summary.scalar("checkpoint/blocked", blocked, step=step)
             tf.summary.scalar("checkpoint/megabytes", nbytes / 1e6, step=step)
 
     def flush(self) -> None:
-        self._writer.flush()
+        with self._writing():
+            self._writer.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        with self._writing():
+            self._writer.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            with self._writer.as_default():
+                yield
+        except tf.errors.OpError as error:
+            if not self._failed:
+                reason = error.message.partition("\n")[0].rpartition("; ")[2]
+                self._say(f"{self.folder}: this log has gaps now ({reason}); no checkpoint depends on it")
+            self._failed = True

@@ -100,7 +100,7 @@ class Opening:
         lines += [f"  drift, {job.prefer} holds: {line}" for line in notes]
         for line in lines:
             say(line)
-        own_log = OwnLog(job.run_dir / "logs" / "resume")
+        own_log = OwnLog(job.run_dir / "logs" / "resume", job.say)
         own_log.attempt(lines, step=self.step)
         own_log.timeline(job.run_dir, step=self.step)
         self._repeat_cost(own_log)

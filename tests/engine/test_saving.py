@@ -223,9 +223,9 @@ def wide():
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return model
 
-def attempt(name, full=None, empty=None, **arguments):
+def attempt(name, full=None, empty=None, most=65536, **arguments):
     run, out, error = top / name, io.StringIO(), ""
-    callbacks = [BreakAt(full, by=lambda: limited(65536, run)), BreakAt(empty, by=lambda: limited(-1, run))]
+    callbacks = [BreakAt(full, by=lambda: limited(most, run)), BreakAt(empty, by=lambda: limited(-1, run))]
     with contextlib.redirect_stdout(out):
         try:
             fit(run, *callbacks, model=wide(), every_steps=2, **arguments)
@@ -248,6 +248,8 @@ attempt("warn", full=3, empty=7, on_failure="warn")
 attempt("last", full=15, on_failure="warn")
 attempt("last", on_failure="warn")
 attempt("waiting", full=3, background=False)
+attempt("mute", full=3, most=1)
+attempt("mute")
 '''
 
 
@@ -289,6 +291,33 @@ def test_a_training_that_waits_stops_at_that_very_step(full: tuple[Path, list[di
     assert (told[6]["published"], told[6]["end"]["step"]) == ([2], 4)
 
 
+def test_where_nothing_can_be_noted_either_the_reason_is_still_told(
+    full: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    """Not the error of the line in the lineage, nor an epoch that seems to end: TensorBoard's log fails, too."""
+    top, (whole, *_, mute, again) = full
+    assert mute["error"] == refusal(top / "mute", 4)
+    assert "why it ended could not be noted (File too large)" in mute["out"]
+    assert (mute["damage"], mute["left"], mute["published"]) == ([], [], [2])
+    assert (again["error"], again["breaks"], again["ends"]) == ("", [], whole["ends"])
+
+
+def test_our_log_that_cannot_be_written_ends_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Keras takes TensorFlow's error for a file that is too large for the end of the data."""
+
+    def scalar(*_: Any, **__: Any) -> None:
+        raise tf.errors.OutOfRangeError(
+            None, None, "events.out.tfevents.1; File too large\n\tFailed to flush"
+        )
+
+    monkeypatch.setattr(tf.summary, "scalar", scalar)
+    fit(tmp_path / "run")
+    assert published(tmp_path / "run") == list(range(1, STEPS + 1))
+    assert capsys.readouterr().out.count("this log has gaps now (File too large)") == 1
+
+
 def test_with_a_warning_it_goes_on_and_publishes_again(full: tuple[Path, list[dict[str, Any]]]) -> None:
     top, (whole, _, _, warned, *_) = full
     assert warned["error"] == ""
@@ -302,7 +331,7 @@ def test_with_a_warning_it_goes_on_and_publishes_again(full: tuple[Path, list[di
 
 
 def test_a_run_whose_last_checkpoint_failed_is_not_completed(full: tuple[Path, list[dict[str, Any]]]) -> None:
-    top, (whole, _, _, _, failed, again, _) = full
+    top, (whole, _, _, _, failed, again, *_) = full
     assert failed["error"] == refusal(top / "last", STEPS)
     assert failed["out"].count(refusal(top / "last", STEPS)) == 1
     assert failed["published"] == [2, 4, 6, 8, 10, 12, 14]

@@ -1,0 +1,116 @@
+"""scripts/bench/faults with few faults: our promises, and that its judgement can fail."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCH = Path(__file__).parents[2] / "scripts" / "bench"
+NOT_HERE = ("no tmpfs can be mounted", "no library is preloaded")  # what a machine may lack
+
+FORGETFUL = """
+import sys
+
+sys.path.insert(0, sys.argv.pop(1))
+import numpy as np
+import strikes
+
+import resume
+
+
+def forgetful(training, tell):
+    resume.load(training.folder, model=training.model)
+    for slot in training.model.optimizer.variables[2:]:
+        slot.assign(np.zeros(slot.shape))
+    tell(strikes.told(training.model))
+
+
+strikes.RESTORES["ours"] = forgetful
+strikes.main()
+"""
+
+
+@pytest.fixture(scope="module")
+def faults() -> Any:
+    loader = importlib.machinery.SourceFileLoader("faults", str(BENCH / "faults"))
+    spec = importlib.util.spec_from_loader("faults", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def result(**facts: Any) -> dict[str, Any]:
+    right = {
+        "kind": "refused", "on_failure": "stop", "seed": 1, "due": 8, "restored": 4, "lost": 1.0, "hit": True,
+        "unusable": False, "wrong": False, "told": True, "refused": "", "said": "",
+    }  # fmt: skip
+    return right | facts
+
+
+# ---- the faults and the table ----
+
+
+def test_the_same_seed_gives_the_same_faults(faults: Any) -> None:
+    plan = faults.plan(list(faults.KINDS), 80, 3)
+    assert plan == faults.plan(list(faults.KINDS), 80, 3)
+    assert plan != faults.plan(list(faults.KINDS), 80, 4)
+    counts = {kind: sum(f["kind"] == kind for f in plan) for kind in faults.KINDS}
+    assert counts == {"killed": 20, "full": 20, "limited": 10, "refused": 10, "flipped": 20}
+    assert sum(f["on_failure"] == "warn" for f in plan) == 20
+
+
+def test_a_line_counts_each_kind_of_failure(faults: Any) -> None:
+    told_nobody = {"told": False, "hit": False, "lost": 0.0}
+    results = [
+        result(),
+        result(unusable=True, restored=None, lost=None),
+        result(wrong=True, lost=None),
+        result(lost=3.0),
+        result(**told_nobody, refused="rename /checkpoints/step-00000008"),
+        result(**told_nobody, refused="fwrite /logs/resume/events.out.tfevents.1"),
+    ]
+    cells = faults.cells(("ours", "refused", "stop"), results)
+    assert cells[2:] == ["6", "4", "1", "1", "0.5, 3", "4, 2 (1)"]
+    assert [faults.is_bad(r) for r in results] == [False, True, True, True, True, False]
+
+
+def test_what_cannot_be_measured_says_so(faults: Any) -> None:
+    fault = {"kind": "full", "on_failure": "stop", "seed": 1, "error": "no tmpfs can be mounted: denied"}
+    assert "not measured: no tmpfs can be mounted: denied" in faults.report({"tf": [fault]})
+
+
+# ---- the measurement ----
+
+
+@pytest.mark.slow
+def test_ours_loses_nothing(faults: Any) -> None:
+    command = [sys.executable, str(BENCH / "faults"), "--faults", "8", "--ways", "ours", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = json.loads(done.stdout)["results"]["ours"]
+    done_here = [r for r in results if not any(text in r.get("error", "") for text in NOT_HERE)]
+    assert len(done_here) >= 5
+    assert [r for r in done_here if faults.is_bad(r)] == []
+    assert any(r["hit"] for r in done_here)
+
+
+@pytest.mark.slow
+def test_a_way_that_forgets_the_moments_is_silently_wrong(tmp_path: Path) -> None:
+    asked = [{"kind": "flipped", "on_failure": "stop", "seed": seed} for seed in range(2)]
+    done = subprocess.run(
+        [sys.executable, "-c", FORGETFUL, str(BENCH), "ours", str(tmp_path)],
+        input="".join(json.dumps(fault) + "\n" for fault in asked), capture_output=True, text=True, timeout=300,
+        env=os.environ | {"PYTHONPATH": str(BENCH.parents[1])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(r["restored"], r["wrong"], r["unusable"]) for r in results] == [(20, True, False)] * 2

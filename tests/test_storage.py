@@ -165,7 +165,7 @@ def test_a_damaged_file_is_found_and_sent_again(bucket: str, tmp_path: Path, mak
     with pytest.raises(SourceError) as raised:
         remote.fetch("step-00000001", tmp_path / "there")
     assert str(raised.value) == (
-        f"{bucket}/checkpoints/step-00000001/state.safetensors: optimizer/momentum/dense/bias is damaged, "
+        f"{bucket}/checkpoints/step-00000001/state.safetensors: optimizer/learning_rate is damaged, "
         "its digest does not match."
     )
     assert list((tmp_path / "there/checkpoints").iterdir()) == []

@@ -280,6 +280,7 @@ def test_started_late(forgetful: Server, tmp_path: Path, make_state: Make) -> No
         run.publish(step)
         time.sleep(0.5)
     assert run.uploads.behind == ("step-00000002", "step-00000003")
+    until(lambda: bool(run.said))
     forgetful.start()
     time.sleep(1)  # a server without the bucket is trouble, too
     forgetful.make("bucket")

@@ -184,7 +184,7 @@ FORMS = """\
 #SBATCH --output=job.out
 look() { echo "from resume import signalpath; print('$1:', signalpath.obstacle('slurm'))"; }
 python -c "$(look line)"
-srun python -c "$(look srun)"
+srun python -c "$(look step)"
 srun bash -c 'python -c "$1"; true' bash "$(look script)"
 python -m resume doctor --json run_dir=run > doctor.json
 exec python -c "$(look exec)"
@@ -196,7 +196,7 @@ def test_batch_scripts_that_cannot_work(slurm: Slurm, tmp_path: Path) -> None:
     said = dict(line.split(": ", 1) for line in (tmp_path / "job.out").read_text().splitlines())
     assert facts["JobState"] == "COMPLETED", said
     cure = "let the last line of the batch script be: exec srun python -m resume train ..."
-    assert said["srun"] == "None"
+    assert said["step"] == "None"  # srun itself says a word, too, where it has to wait for the step
     assert said["line"].startswith("/bin/bash ")
     assert "stands between Slurm and this process" in said["line"]
     assert said["line"].endswith(cure)

@@ -1,4 +1,4 @@
-/* Preloaded, makes calls that write to one folder fail when told to; scripts/bench/strikes.py tells it.
+/* Preloaded, makes calls that write to one folder fail when told to; scripts/bench/injections.py tells it.
  *
  * cc -shared -fPIC -O2 -o failing.so failing.c -ldl
  *

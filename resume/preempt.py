@@ -76,7 +76,7 @@ class Watch:
         self.at_exit: Callable[[str], None] = lambda reason: None  # what the thread notes before it leaves
         self._earlier: dict[signal.Signals, Any] = {}
         self._done = threading.Event()
-        self._told = threading.Event()  # the cause of the notice is known
+        self._told = threading.Event()  # the cause of the notice is known, and said
         self._asks = False
         self._pipe: tuple[int, int] | None = None
         self._wakeup = -1
@@ -172,7 +172,6 @@ class Watch:
         )
         cause = clusters.cause(self.cluster, number)
         self.notice = Notice(number, cause, now, _after(now, cause.seconds))
-        self._told.set()
         self._keep_watch(self.notice)
 
     def _ask_clouds(self) -> None:
@@ -187,7 +186,6 @@ class Watch:
                 if cause is not None and self.notice is None:
                     now = time.monotonic()
                     self.notice = Notice(None, cause, now, _after(now, cause.seconds))
-                    self._told.set()
                     self._keep_watch(self.notice)
 
     # -- the thread ------------------------------------------------------------------------------------------------
@@ -195,9 +193,14 @@ class Watch:
     def _keep_watch(self, notice: Notice) -> None:
         left = "" if notice.deadline is None else f", {notice.cause.seconds:.0f} s left"
         if self.phase == STARTING:
+            self._told.set()
             self._leave("nothing was trained yet")
             return
-        self.say(f"{notice}{left}: saving after this step")
+        try:
+            self.say(f"{notice}{left}: saving after this step")
+        finally:
+            # Not before: a main thread that leaves while this one writes aborts the interpreter (exit code 134).
+            self._told.set()
         wait = None if notice.deadline is None else max(notice.deadline - _RESERVE - time.monotonic(), 0.0)
         if not self._done.wait(wait):
             self._leave("the step did not end in time; what is published already is kept")

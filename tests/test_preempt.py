@@ -254,6 +254,14 @@ thread.join()
 # ---- what each cluster is told ----
 
 
+def test_nobody_leaves_while_the_thread_speaks(child: Start) -> None:
+    """An interpreter that ends while another thread writes to its output aborts."""
+    body = "said = []\nwatch.say = lambda line: (time.sleep(0.5), said.append(line))\n" + STEPS
+    process = child(body + "watch.hand_over()\nprint(len(said))\n")
+    process.send_signal(signal.SIGTERM)
+    assert ended(process) == (0, "1\n")
+
+
 @pytest.mark.parametrize(
     ("settings", "number", "code"),
     [

@@ -369,7 +369,10 @@ def train(url, run, told):
     step = max((c.step for c in rundir.checkpoints(run)), default=0)
     frozen = np.arange(1 << 18)
     os.write(told, b".")
+    said = False
     while True:
+        if uploads.sent and not said:
+            said = os.write(told, b".")
         step += 1
         moving = np.full(1 << 19, step)
         arrays = {"model/frozen": frozen, "model/w": moving, "optimizer/iteration": np.asarray(step)}
@@ -401,6 +404,8 @@ for kill in range(kills):
     reads, writes = os.pipe()
     pid = child(train, url, folder / "run", writes)
     os.read(reads, 1)
+    if kill % 2:
+        os.read(reads, 1)  # on a busy machine none would come that far
     time.sleep(moments.uniform(0, 1.0))
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)

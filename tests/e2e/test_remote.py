@@ -84,8 +84,9 @@ class Node:
         return int(file.read_text().split()[-1]) if file.is_file() and file.read_text() else 0
 
     def lost(self) -> None:
-        """Whatever was on its disk."""
+        """Whatever was on its disk; what a killed attempt has noted of steps is no longer true either."""
         shutil.rmtree(self.scratch)
+        (self.folder / "steps.txt").unlink(missing_ok=True)
 
 
 @pytest.fixture

@@ -95,11 +95,11 @@ class Uploader:
     @property
     def behind(self) -> tuple[str, ...]:
         """Names of the local checkpoints that are not in the remote tier yet, as far as this process knows."""
-        return tuple(c.path.name for c in self._missing())
+        return tuple(c.path.name for c in self._missing(rundir.checkpoints(self._run)))
 
-    def _missing(self) -> list[Checkpoint]:
+    def _missing(self, local: list[Checkpoint]) -> list[Checkpoint]:
         known = self._settled | self._refused | {None}
-        return [c for c in rundir.checkpoints(self._run) if _identity(c.path) not in known]
+        return [c for c in local if _identity(c.path) not in known]
 
     def finish(self, seconds: float | None, *, given_up: Callable[[], bool] = lambda: False) -> str | None:
         """Wait until the tiers are alike, `seconds` at most, and stop. A sentence where the remote is behind then.
@@ -192,10 +192,14 @@ class Uploader:
 
     def _next(self) -> Checkpoint | None:
         """The newest local checkpoint that is missing from the remote tier, of those that retention keeps of both."""
-        missing = self._missing()
+        local = rundir.checkpoints(self._run)
+        missing = self._missing(local)
         if not missing:
             return None
-        local = rundir.checkpoints(self._run)
+        if missing[-1] == local[-1]:
+            # It is kept whatever lies there. Asked of a server first, it might be retired before the answer, again and
+            # again where checkpoints come fast.
+            return missing[-1]
         here = {c.path.name for c in local}
         there = [c for c in self._remote.checkpoints() if c.path.name not in here]
         gone = {c.path.name for c in self._retired(local, there)}

@@ -66,7 +66,7 @@ def same(a: Any, b: Any) -> bool:
         {"$tuple": [1]},
         {"$dict": 1, "x": 2},
         {1: "a", (2, 3): "b", None: "c"},
-        {"a", "b"},
+        {1, 2},
         frozenset({1, (2,)}),
         deque([1, 2, 3], maxlen=3),
         deque(),

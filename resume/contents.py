@@ -15,9 +15,8 @@ from typing import Any
 import xxhash
 
 from resume.errors import SourceError
+from resume.formats import shard
 from resume.state import Spec
-
-_PIECE = 1 << 20  # bytes
 
 
 def ids(manifest: Mapping[str, Any]) -> dict[str, str]:
@@ -42,7 +41,7 @@ def demand_whole(file: Path, manifest: Mapping[str, Any]) -> None:
     if size != facts["bytes"]:
         raise SourceError(f"{file}: damaged, {facts['bytes']} bytes saved -> {size} found.")
     for start, stop, digest in _parts(manifest, file.name):
-        if _digest(file, start, stop) != digest:
+        if shard.digest_at(file, start, stop - start) != digest:
             raise SourceError(f"{file}: damaged, bytes {start} to {stop} do not match their digest.")
 
 
@@ -63,13 +62,3 @@ def _spans(manifest: Mapping[str, Any], name: str) -> list[tuple[int, int, str]]
 
 def _nbytes(facts: Mapping[str, Any]) -> int:
     return Spec(facts["dtype"], tuple(facts["shape"])).nbytes
-
-
-def _digest(file: Path, start: int, stop: int) -> str:
-    found = xxhash.xxh3_128()
-    with file.open("rb", buffering=0) as stream:
-        stream.seek(start)
-        while start < stop and (piece := stream.read(min(_PIECE, stop - start))):
-            found.update(piece)
-            start += len(piece)
-    return found.hexdigest()

@@ -51,7 +51,7 @@ class Claim:
         if facts.get("token") != self.token:
             facts = facts or _facts(self.run, _LEFT)  # its successor may have ended before this one woke up
             raise RunInUseError(
-                f"{self.run}: taken over by another process ({_named(facts)}) while this one stood still. "
+                f"{self.run}: taken over by another process ({named(facts)}) while this one stood still. "
                 "This one publishes nothing more."
             )
 
@@ -86,7 +86,7 @@ def _acquire(
                 return
         if time.monotonic() >= give_up:
             raise RunInUseError(
-                f"{claim.run}: another process trains here ({_named(_facts(claim.run))}). Wait for it "
+                f"{claim.run}: another process trains here ({named(_facts(claim.run))}). Wait for it "
                 "(cluster.wait=SECONDS), or stop it."
             )
         time.sleep(min(_LOOK, max(give_up - time.monotonic(), 0.01)))
@@ -168,7 +168,8 @@ def _facts(run: Path, file: str = _OWNER) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def _named(facts: dict[str, Any]) -> str:
+def named(facts: Mapping[str, Any]) -> str:
+    """A holder, by its note: `host`, `pid`, `job`, `since`."""
     if not facts.get("host"):
         return "it has not said who it is"
     job = f", job {facts['job']}" if facts.get("job") else ""

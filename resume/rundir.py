@@ -115,6 +115,7 @@ def publish(
     `guard`: entered for the renaming alone; raises where this process may not publish any more.
     `trusted`: device and inode of data files that this process knows to be whole; those of this one are added. Without
     it, nothing is shared with earlier checkpoints.
+    `buffers`: memory for the way to the disk, kept from one checkpoint to the next.
     Whatever kills this process, at whatever moment, the checkpoints published before stay as they were.
     Raises OSError (a full disk, say) after removing what it had begun.
     """

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from resume import lock
 from resume.errors import RunInUseError, UnreachableError
 from resume.objects import Objects
 
@@ -53,8 +54,8 @@ class Tenure:
         facts = _facts(self.objects, newest)
         if facts.get("token") != self.facts["token"]:
             raise RunInUseError(
-                f"{self.objects.url}: taken over by another process ({_who(facts)}). This one uploads nothing more; "
-                "what it has published here on this machine stays as it is."
+                f"{self.objects.url}: taken over by another process ({lock.named(facts)}). This one uploads nothing "
+                "more; what it has published here on this machine stays as it is."
             )
 
     def _say(self, **more: Any) -> None:
@@ -113,7 +114,7 @@ def _take(tenure: Tenure, *, wait: float, stale: float) -> None:
                 return
         elif time.monotonic() >= give_up:
             raise RunInUseError(
-                f"{objects.url}: another process trains here ({_who(_facts(objects, newest))}). Wait for it "
+                f"{objects.url}: another process trains here ({lock.named(_facts(objects, newest))}). Wait for it "
                 "(cluster.wait=SECONDS), or stop it."
             )
         time.sleep(min(_LOOK, max(give_up - time.monotonic(), 0.01)))
@@ -156,10 +157,3 @@ def _facts(objects: Objects, number: int) -> dict[str, Any]:
     except (FileNotFoundError, ValueError):
         return {}
     return facts if isinstance(facts, dict) else {}
-
-
-def _who(facts: Mapping[str, Any]) -> str:
-    if not facts.get("host"):
-        return "it has not said who it is"
-    job = f", job {facts['job']}" if facts.get("job") else ""
-    return f"host {facts['host']}, pid {facts.get('pid')}{job}, since {facts.get('since')}"

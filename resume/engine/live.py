@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -171,10 +172,14 @@ def on_host(tensor: tf.Tensor) -> np.ndarray[Any, Any]:
     return np.asarray(tensor._numpy())
 
 
-def spec(variable: Variable) -> Spec:
-    """Shape and dtype of the variable's value; nothing is brought to the host."""
-    value = reference(variable)
-    return Spec(np.dtype(value.dtype.as_numpy_dtype).name, tuple(value.shape))
+def spec(value: tf.Tensor | np.ndarray[Any, Any]) -> Spec:
+    """Shape and dtype; nothing is brought to the host, and no digest made."""
+    return Spec(_dtype_name(value.dtype), tuple(value.shape))
+
+
+@functools.cache
+def _dtype_name(dtype: Any) -> str:
+    return str(np.dtype(dtype.as_numpy_dtype if isinstance(dtype, tf.DType) else dtype).name)
 
 
 def filled(spec: Spec, fill: Callable[[np.ndarray[Any, Any]], None]) -> tf.Tensor:

@@ -49,12 +49,9 @@ def restore(
     wanted = {
         n: v for n, v in wanted.items() if n in state.specs or not (REPLICA in n or n.startswith(_HYPER))
     }
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        saved = _assign_all(wanted, state.arrays, _that_count(state.specs, batch), pool)
-        _derive_constants(model)
-        held = [live.reference(variable) for variable in wanted.values()]
-        reread = dict(zip(wanted, pool.map(lambda tensor: spec_of(live.on_host(tensor)), held), strict=True))
-    del held  # what is referred to would be copied by the next step
+    saved = assign_all(wanted, state.arrays, _that_count(state.specs, batch))
+    _derive_constants(model)
+    reread = _reread(wanted)
     return continuity.prove(
         saved,
         reread,
@@ -64,15 +61,17 @@ def restore(
     )
 
 
-def _assign_all(
-    wanted: Mapping[str, Any], arrays: Arrays, names: Iterable[str], pool: Executor
-) -> dict[str, Spec]:
-    """Assign what fits; the specs of all, digests included. Only this thread assigns, and reads what one may read."""
+def assign_all(wanted: Mapping[str, Any], arrays: Arrays, names: Iterable[str]) -> dict[str, Spec]:
+    """Assign what fits to the live variables; the specs of all `names`, digests included.
+
+    Only this thread assigns, and reads what one may read. Raises SourceError for what is damaged.
+    """
     saved = {name: arrays.specs[name] for name in names}
     fitting = {n for n, spec in saved.items() if n in wanted and _fits(spec, wanted[n])}
     large = [n for n in saved if n in fitting and arrays.fills and _has_room_of_its_own(saved[n], wanted[n])]
-    for name, tensor in zip(large, _ahead(pool, lambda n: _tensor(arrays, n), large), strict=True):
-        wanted[name].assign(tensor)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for name, tensor in zip(large, _ahead(pool, lambda n: _tensor(arrays, n), large), strict=True):
+            wanted[name].assign(tensor)
     for name in [n for n in saved if n not in set(large)]:
         array = arrays[name]
         if not saved[name].digest:  # one that is known was checked in reading
@@ -99,6 +98,13 @@ def _ahead(pool: Executor, work: Callable[[str], Any], names: Iterable[str]) -> 
             yield flights.popleft().result()
     while flights:
         yield flights.popleft().result()
+
+
+def _reread(variables: Mapping[str, Any]) -> dict[str, Spec]:
+    """Of the live variables, digests included. Nothing stays referred to: the next step would have to copy it."""
+    held = [live.reference(variable) for variable in variables.values()]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(variables, pool.map(lambda tensor: spec_of(live.on_host(tensor)), held), strict=True))
 
 
 def _derive_constants(model: keras.Model) -> None:
@@ -215,7 +221,7 @@ def _that_count(named: Mapping[str, Any], batch: int | None) -> dict[str, Any]:
 
 
 def _fits(saved: Spec, variable: Any) -> bool:
-    current = live.spec(variable)
+    current = live.spec(live.reference(variable))
     return current.shape == saved.shape and current.dtype == saved.dtype
 
 
@@ -256,7 +262,7 @@ def _itself(variable: Any) -> tuple[Any, ...]:
 
 
 def _shaped(spec: Spec, variable: Any) -> bool:
-    return live.spec(variable).shape == spec.shape  # what it declares may leave a size open
+    return live.spec(live.reference(variable)).shape == spec.shape  # what it declares may leave a size open
 
 
 def _by_shift(state: TrainState, found: live.Live) -> dict[str, str]:

@@ -9,7 +9,6 @@ more copy of the state is in memory, but for what an update finds before that.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -20,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from resume.engine import capture, drain, live
-from resume.state import REPLICA, Arrays, Spec, TrainState
+from resume.state import REPLICA, Arrays, TrainState
 
 _LOAD = 256 << 20  # bytes that come to the host at a time
 _SMALL = 1 << 16  # bytes; less comes by itself
@@ -32,7 +31,7 @@ class References(Arrays):
     def __init__(self, held: Mapping[str, Any]) -> None:
         self._held = dict(held)
         # Not a method of its own, which would tie a knot that only the garbage collector undoes, much later.
-        super().__init__({name: _spec(item) for name, item in held.items()}, read=self._held.__getitem__)
+        super().__init__({name: live.spec(item) for name, item in held.items()}, read=self._held.__getitem__)
 
     def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
         if _away(self._held[name]) and self.specs[name].nbytes >= _SMALL:
@@ -87,15 +86,6 @@ def settled(state: TrainState) -> TrainState:
     assert isinstance(state.arrays, References)
     state.arrays.forget(same)
     return replace(state, raw_names={n: raw for n, raw in state.raw_names.items() if n not in same})
-
-
-def _spec(item: Any) -> Spec:
-    return Spec(_dtype_name(item.dtype), tuple(item.shape))
-
-
-@functools.cache
-def _dtype_name(dtype: Any) -> str:
-    return str(np.dtype(dtype.as_numpy_dtype if isinstance(dtype, tf.DType) else dtype).name)
 
 
 def _away(item: Any) -> bool:

@@ -221,7 +221,7 @@ def _array_damage(
         there = max(file.stat().st_size - place.offset, 0)
         if there < spec.nbytes:
             return _cut_off(file, name, spec, found=there // dtype_named(spec.dtype).itemsize)
-        if shard.digest_at(file, place, into=into) != spec.digest:
+        if shard.digest_at(file, place.offset, spec.nbytes, into=into) != spec.digest:
             return f"{file}: {name} is damaged, its digest does not match."
     except OSError as error:
         return f"{file}: {name} cannot be read ({error.strerror or error})."

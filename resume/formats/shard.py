@@ -148,18 +148,18 @@ def read(file: Path, place: Place) -> np.ndarray[Any, Any]:
     return flat.reshape(place.spec.shape) if flat.nbytes == place.spec.nbytes else flat
 
 
-def digest_at(file: Path, place: Place, *, into: np.ndarray[Any, Any] | None = None) -> str:
-    """The digest of the bytes that lie there, by reading: a bad disk is an OSError then, and for a mapping SIGBUS.
+def digest_at(file: Path, offset: int, size: int, *, into: np.ndarray[Any, Any] | None = None) -> str:
+    """The digest of `size` bytes of a file, by reading: a bad disk is an OSError then, and for a mapping SIGBUS.
 
     `into`: memory (uint8, as many) that they are read into.
     """
-    found, done, size = xxhash.xxh3_128(), 0, place.spec.nbytes
+    found, done = xxhash.xxh3_128(), 0
     memory = None if into is None else into.data
     with file.open("rb", buffering=0) as stream:
         while done < size:
             room = min(_PIECE, size - done)
             buffer = _scratch()[:room] if memory is None else memory[done : done + room]
-            count = os.preadv(stream.fileno(), [buffer], place.offset + done)
+            count = os.preadv(stream.fileno(), [buffer], offset + done)
             if count == 0:
                 break
             found.update(buffer[:count])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import fcntl
 import os
@@ -10,9 +9,13 @@ import re
 import select
 import signal
 import sys
-import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "e2e"))
+
+import processes
 
 PATIENCE = 30.0  # seconds for one step, or for all of a resumption
 
@@ -85,16 +88,4 @@ def _inside(task: Callable[[], Any], say: int) -> NoReturn:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: nobody is left behind
     os.dup2(say, 1)
     os.dup2(say, 2)
-    code = 0
-    try:
-        task()
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    except BaseException:
-        code = 1
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
+    processes.leave_with(task)

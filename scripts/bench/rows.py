@@ -32,6 +32,7 @@ from ways import WAYS, Training, checkpoints, variables
 
 import resume
 from resume import cli, rundir
+from resume.engine import live, restore
 
 BATCHES = 4096  # rows in a batch at most, where steps are to take their time
 
@@ -215,19 +216,12 @@ def demand_exact(proof: Any) -> None:
 
 
 def assigned(model: keras.Model, job: Job, folder: Path) -> Callable[[], Any]:
-    """Every array to a variable of its shape; what is left of our load without its proof."""
-    path, held = saved_by_us(model, job, folder), variables(model)
+    """What is left of our load without its proof: every array into its variable, each digest checked in reading."""
+    path = saved_by_us(model, job, folder)
 
     def load() -> None:
-        state = resume.read(path)
-        free = list(held)
-        for name in state.specs:
-            array = state.arrays[name]
-            at = next(
-                (i for i, v in enumerate(free) if v.shape == array.shape and v.dtype == array.dtype), None
-            )
-            if at is not None:
-                free.pop(at).assign(array)
+        state, variables = resume.read(path), live.of(model).variables
+        restore.assign_all(variables, state.arrays, [name for name in state.specs if name in variables])
 
     return load
 

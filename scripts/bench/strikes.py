@@ -31,7 +31,7 @@ os.environ.update(
 from forks import Child
 from injections import ERRORS, damage, fill, is_preloaded, limit, mount, refuse
 from restores import EVERY, STEPS, difference, newest_files, published, restored, truth
-from runs import PAUSE, Runs, Seen
+from trainings import PAUSE, Runs, Seen
 
 import resume.engine.face
 import resume.engine.launch  # noqa: F401  (imported once, and not by each fork)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -40,13 +40,8 @@ strikes.main()
 
 
 @pytest.fixture(scope="module")
-def faults() -> Any:
-    loader = importlib.machinery.SourceFileLoader("faults", str(BENCH / "faults"))
-    spec = importlib.util.spec_from_loader("faults", loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
+def faults(imported: Callable[[str], ModuleType]) -> ModuleType:
+    return imported("faults")
 
 
 def result(**facts: Any) -> dict[str, Any]:

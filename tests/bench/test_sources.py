@@ -143,8 +143,8 @@ def test_continued_and_moved_beside_plain_keras() -> None:
 
 
 @pytest.mark.slow
-def test_every_damaged_file_is_refused(cases: ModuleType) -> None:
-    sources = load_sources()
+def test_every_damaged_file_is_refused(cases: ModuleType, imported: Callable[[str], ModuleType]) -> None:
+    sources = imported("sources")
     found = sources.trial("refused", list(cases.damaged()), cases.FIXTURES)
     assert {id_: r for id_, r in found.items() if not r.get("ok")} == {}
     assert len(found) == 6
@@ -152,8 +152,10 @@ def test_every_damaged_file_is_refused(cases: ModuleType) -> None:
     assert "NaN" in found["on5_h5_nan_slot/model.h5"]["said"]
 
 
-def test_a_file_that_takes_its_process_down_loses_only_itself(tmp_path: Path) -> None:
-    sources = load_sources()
+def test_a_file_that_takes_its_process_down_loses_only_itself(
+    imported: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    sources = imported("sources")
     worker = tmp_path / "trials.py"
     worker.write_text(
         "import json, os, sys\n"
@@ -167,14 +169,3 @@ def test_a_file_that_takes_its_process_down_loses_only_itself(tmp_path: Path) ->
     assert found["one"]["ok"]
     assert found["two"]["ok"]
     assert found["bad"]["error"] == "its process died"
-
-
-def load_sources() -> Any:
-    import importlib.machinery
-
-    loader = importlib.machinery.SourceFileLoader("sources", str(BENCH / "sources"))
-    spec = importlib.util.spec_from_loader("sources", loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module

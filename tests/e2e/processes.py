@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -77,6 +78,11 @@ def child(task: Callable[[], None], log: Path) -> NoReturn:
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
+    leave_with(task)
+
+
+def leave_with(task: Callable[[], object]) -> NoReturn:
+    """Run a task in this forked process, and leave with its exit code."""
     code = 0
     try:
         task()
@@ -86,6 +92,7 @@ def child(task: Callable[[], None], log: Path) -> NoReturn:
         traceback.print_exc()
         code = 1
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)

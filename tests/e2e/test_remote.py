@@ -163,13 +163,19 @@ def test_a_run_outlives_its_nodes(
     assert rundir.read(here).specs == rundir.read(whole).specs
 
 
-@pytest.mark.slow
-def test_the_training_does_not_notice_that_the_server_is_away(kept: str, keeping: Server, node: Node) -> None:
-    url = f"{kept}/runs/b"
+def left_alone(node: Node, url: str, server: Server) -> subprocess.Popen[bytes]:
+    """A training whose server is gone, with something of the run."""
     node.slow(True)
     training = node.train(url)
     node.until(training, lambda: newest(url) >= 10)
-    keeping.kill()
+    server.kill()
+    return training
+
+
+@pytest.mark.slow
+def test_the_training_does_not_notice_that_the_server_is_away(kept: str, keeping: Server, node: Node) -> None:
+    url = f"{kept}/runs/b"
+    training = left_alone(node, url, keeping)
     reached = node.step()
     node.until(training, lambda: node.step() >= reached + 25)
     keeping.start()
@@ -183,10 +189,7 @@ def test_the_training_does_not_notice_that_the_server_is_away(kept: str, keeping
 @pytest.mark.slow
 def test_a_completed_run_is_not_done_before_it_is_there(kept: str, keeping: Server, node: Node) -> None:
     url = f"{kept}/runs/c"
-    node.slow(True)
-    training = node.train(url)
-    node.until(training, lambda: newest(url) >= 10)
-    keeping.kill()
+    training = left_alone(node, url, keeping)
     node.slow(False)
     local = urls.local_tier(url, within=node.scratch / "keras-resume")
     node.until(training, lambda: lineage.completed(local, epochs=2) is not None)

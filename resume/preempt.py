@@ -77,6 +77,7 @@ class Watch:
         self._earlier: dict[signal.Signals, Any] = {}
         self._done = threading.Event()
         self._told = threading.Event()  # the cause of the notice is known, and said
+        self._voice = threading.Lock()  # whoever has left the watch hears nothing more from its threads
         self._asks = False
         self._pipe: tuple[int, int] | None = None
         self._wakeup = -1
@@ -113,7 +114,8 @@ class Watch:
         self._ask_clouds()
 
     def __exit__(self, *_: object) -> None:
-        self._done.set()
+        with self._voice if self._pipe is not None else contextlib.nullcontext():
+            self._done.set()
         pipe = self._pipe
         self._let_go()
         if pipe is not None:
@@ -197,7 +199,7 @@ class Watch:
             self._leave("nothing was trained yet")
             return
         try:
-            self.say(f"{notice}{left}: saving after this step")
+            self._speak(f"{notice}{left}: saving after this step")
         finally:
             # Not before: a main thread that leaves while this one writes aborts the interpreter (exit code 134).
             self._told.set()
@@ -205,12 +207,18 @@ class Watch:
         if not self._done.wait(wait):
             self._leave("the step did not end in time; what is published already is kept")
 
+    def _speak(self, line: str) -> None:
+        """Not beside a main thread that is through: it may print, or end the interpreter, which aborts (134) then."""
+        with self._voice:
+            if not self._done.is_set():
+                self.say(line)
+
     def _leave(self, why: str) -> None:
         """From the thread, while the main thread is somewhere that cannot be waited for."""
         notice = self.notice
         assert notice is not None
         with contextlib.suppress(Exception):
-            self.say(f"{notice}: {why}")
+            self._speak(f"{notice}: {why}")
             self.at_exit(f"{notice}: {why}")
         code = self.hand_over()
         with contextlib.suppress(Exception):

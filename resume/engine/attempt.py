@@ -15,7 +15,7 @@ import keras
 from resume import lineage, logs, preempt, rundir
 from resume.continuity import Proof
 from resume.engine import callbacks as run_callbacks
-from resume.engine import capture, feed, fitting, flavour, memory, restore, rng, snapshot
+from resume.engine import capture, feed, fitting, flavour, memory, restore, rng
 from resume.engine.callbacks import Hooks, RunCallbacks
 from resume.engine.data import Order, Validation
 from resume.engine.export import export
@@ -23,6 +23,7 @@ from resume.engine.job import Job, Origin, Outcome
 from resume.engine.opening import Opening
 from resume.engine.remote import Tier
 from resume.engine.saving import Saver
+from resume.engine.snapshot import Snapshots
 from resume.errors import RunInUseError, UsageError
 from resume.lock import Claim
 from resume.preempt import Preempted
@@ -65,6 +66,7 @@ class Attempt:
         self.due = False
         self.said: set[str] = set()
         self.before_validation: TrainState | None = None
+        self.snapshots = Snapshots(model)
 
     def _section(self, name: str, default: Any) -> Any:
         return capture.section(self.origin.state, name, default) if self.origin.state else default
@@ -307,12 +309,13 @@ class Attempt:
     def _state(self) -> TrainState:
         if self.before_validation is not None:
             return self.before_validation
-        return snapshot.take(self.model, epoch=self.epoch, batch=self.batch, progress=self._progress())
+        return self.snapshots.take(epoch=self.epoch, batch=self.batch, progress=self._progress())
 
     def _progress(self) -> dict[str, Any]:
         files = run_callbacks.appended_files(self.named.values())
-        self.own_log.flush()
-        files += logs.event_files([self.own_log.folder])
+        with self.own_log.lock:  # another thread writes what a checkpoint has cost
+            files += logs.event_files([self.own_log.folder])
+            lengths = logs.sizes(self.job.run_dir, files)
         return {
             "position": {
                 "epoch": self.epoch,
@@ -325,7 +328,7 @@ class Attempt:
             "epoch_logs": dict(self.epoch_logs) if self.epoch_logs is not None else None,
             "callbacks": memory.states(self.named, self.untouched),
             "rng": rng.state(),
-            "files": logs.sizes(self.job.run_dir, files),
+            "files": lengths,
             "declared": dict(self.declared),
         }
 

@@ -7,6 +7,7 @@ once, an epoch that is resumed in the middle does not begin again, and batches c
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,10 +184,13 @@ class OwnLog:
 
     No training ends because it cannot be written: that is said once. TensorFlow's error for a file that is too large
     would even end an epoch in silence, as Keras takes it for the end of the data.
+
+    `lock`: held while something is written, by whichever thread; whoever has it may say how long the file is.
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self.folder, self._say, self._failed = folder, say, False
+        self.lock = threading.Lock()
         self._writer = tf.summary.create_file_writer(str(folder))
         self._logged: int | None = None
 
@@ -209,19 +213,20 @@ class OwnLog:
             tf.summary.scalar("checkpoint/blocked", blocked, step=step)
             tf.summary.scalar("checkpoint/megabytes", nbytes / 1e6, step=step)
 
-    def flush(self) -> None:
-        with self._writing():
-            self._writer.flush()
-
     def close(self) -> None:
-        with self._writing():
+        with self._forgiven():
             self._writer.close()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
+        with self.lock, self._forgiven(), self._writer.as_default():
+            yield
+            self._writer.flush()
+
+    @contextlib.contextmanager
+    def _forgiven(self) -> Iterator[None]:
         try:
-            with self._writer.as_default():
-                yield
+            yield
         except tf.errors.OpError as error:
             if not self._failed:
                 reason = error.message.partition("\n")[0].rpartition("; ")[2]

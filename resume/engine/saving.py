@@ -23,6 +23,8 @@ from resume.rundir import Directory, Published
 from resume.state import TrainState
 
 _SPARE = 1.05  # times the state, that must be free on the device
+# Seconds until the main thread computes again, outside the interpreter: both would want that until then.
+_HEAD_START = 0.002
 _LONG = 1.0  # seconds of waiting that are worth a word
 
 
@@ -109,6 +111,8 @@ class Saver:
             state.arrays.bring_all()
 
     def _publish(self, state: TrainState, started: float, blocked: float) -> Saved:
+        if self.beside:
+            time.sleep(_HEAD_START)
         state = snapshot.settled(state)
         step = state.iterations or 0
 
@@ -123,7 +127,10 @@ class Saver:
         published = self.directory.publish(state, note=note)
         self.tier.published()
         seconds = time.perf_counter() - started
-        return Saved(step, seconds, blocked if self.beside else seconds, published.nbytes, published.trouble)
+        saved = Saved(step, seconds, blocked if self.beside else seconds, published.nbytes, published.trouble)
+        self.own_log.checkpoint(step=step, seconds=seconds, blocked=saved.blocked, nbytes=published.nbytes)
+        self.directory.buffers.spare(published.nbytes)
+        return saved
 
     def collect(self, *, wait: bool = False) -> None:
         """What became of the snapshot in flight, if that is known; with `wait`, once it is.
@@ -147,9 +154,6 @@ class Saver:
                 f"step {saved.step} is published, but what comes after that failed ({saved.trouble})"
             )
         self.job.watch.saved(saved.seconds)
-        self.own_log.checkpoint(
-            step=saved.step, seconds=saved.seconds, blocked=saved.blocked, nbytes=saved.nbytes
-        )
 
     def _failed(self, error: OSError) -> None:
         failure = ResumeError(

@@ -10,6 +10,7 @@ more copy of the state is in memory, but for what an update finds before that.
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,8 +19,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from resume.engine import capture, drain, live
-from resume.state import REPLICA, Arrays, TrainState
+from resume.engine import capture, drain, flavour, live, rng
+from resume.engine.structure import Structure
+from resume.state import REPLICA, Arrays, Spec, TrainState
 
 _LOAD = 256 << 20  # bytes that come to the host at a time
 _SMALL = 1 << 16  # bytes; less comes by itself
@@ -28,10 +30,12 @@ _SMALL = 1 << 16  # bytes; less comes by itself
 class References(Arrays):
     """Tensors and arrays by name, each let go of when it is taken. Tensors of a GPU come to the host some at a time."""
 
-    def __init__(self, held: Mapping[str, Any]) -> None:
-        self._held = dict(held)
+    def __init__(self, held: Mapping[str, Any], *, specs: Mapping[str, Spec] | None = None) -> None:
+        """`specs`: those that are known already."""
+        self._held, known = dict(held), specs or {}
+        every = {name: known[name] if name in known else live.spec(item) for name, item in held.items()}
         # Not a method of its own, which would tie a knot that only the garbage collector undoes, much later.
-        super().__init__({name: live.spec(item) for name, item in held.items()}, read=self._held.__getitem__)
+        super().__init__(every, read=self._held.__getitem__)
 
     def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
         if _away(self._held[name]) and self.specs[name].nbytes >= _SMALL:
@@ -64,18 +68,70 @@ class References(Arrays):
             del self._held[name], self.specs[name]
 
 
-def take(
-    model: keras.Model,
-    *,
-    epoch: int,
-    batch: int,
-    progress: Mapping[str, Any],
-) -> TrainState:
-    """The training state now, to be read once. `progress`: sections of plain values; arrays in them are copied."""
-    found = live.of(model)
-    held: dict[str, Any] = {name: live.reference(v) for name, v in found.variables.items()}
-    encoded = {section: capture.encoded(section, item, held) for section, item in progress.items()}
-    return capture.training_state(model, found, References(held), epoch=epoch, batch=batch, progress=encoded)
+class Snapshots:
+    """Takes snapshots of a model. What has to be found out about it for that holds until it is made of other things."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
+        self._known: _Known | None = None
+
+    def take(self, *, epoch: int, batch: int, progress: Mapping[str, Any]) -> TrainState:
+        """The training state now, to be read once. `progress`: sections of plain values; arrays in them are copied."""
+        if self._known is None or not self._known.holds():
+            self._known = _Known(self._model)
+        known = self._known
+        held: dict[str, Any] = {name: read() for name, read in known.readers.items()}
+        configs = known.configs(held)
+        encoded = {section: capture.encoded(section, item, held) for section, item in progress.items()}
+        return capture.training_state(
+            self._model, References(held, specs=known.specs), configs=configs, raw_names=known.raw_names,
+            still=known.still, epoch=epoch, batch=batch, progress=encoded,
+        )  # fmt: skip
+
+
+class _Known:
+    """What was found out about a model, and what of: its layers and what is compiled into it, looked at apart."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model, self._generators = model, _generators()
+        kinds = (*live.optimizer_kinds(), *flavour.kinds("metrics.Metric"), *flavour.kinds("losses.Loss"))
+        self._layers = Structure([model], apart=kinds)
+        self._compiled = Structure(self._layers.met)
+        found = live.of(model)
+        self.readers = {name: live.reader(variable) for name, variable in found.variables.items()}
+        self.specs = {n: live.spec(v) for n, v in found.variables.items() if _is_fixed(v)}
+        self.raw_names, self.still = found.raw_names, live.untrained(model, found)
+        self._rates = [name for name in self.readers if name.endswith("/learning_rate")]
+        self._last: tuple[list[bytes], capture.Configs] | None = None
+
+    def holds(self) -> bool:
+        now = _generators()
+        same = len(now) == len(self._generators) and all(map(operator.is_, now, self._generators))
+        return same and self._layers.holds() and self._compiled.holds()
+
+    def configs(self, held: Mapping[str, Any]) -> capture.Configs:
+        """Those of the last time, unless a learning rate differs, or what only the user's own code can tell."""
+        rates = [live.on_host(held[name]).tobytes() for name in self._rates]
+        if self._last is not None and not self._layers.foreign:
+            before, configs = self._last
+            # Hyperparameters of Keras 2's optimizers may be variables, or be what was set last.
+            if before == rates and not self._compiled.foreign and flavour.of(self._model) == flavour.KERAS:
+                return configs
+            configs = capture.compiled_anew(self._model, configs.model)
+        else:
+            configs = capture.configs(self._model)
+        self._last = rates, configs
+        return configs
+
+
+def _is_fixed(variable: live.Variable) -> bool:
+    """Whether its shape is the same for every value."""
+    return bool(tf.TensorShape(variable.shape).is_fully_defined())
+
+
+def _generators() -> list[Any]:
+    """Of the whole process, beside the model's own."""
+    return list(rng.variables().values())
 
 
 def settled(state: TrainState) -> TrainState:

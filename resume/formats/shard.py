@@ -31,7 +31,8 @@ from resume.state import Arrays, Spec, dtype_named
 
 _BLOCK = 4096  # bytes; direct writes begin and end at multiples of the disk's block, and this is one of all of them
 _BUFFER = 8 << 20  # bytes
-_PIECE = 1 << 20  # bytes that stay in a core's cache between being read and being digested
+_PIECE = 1 << 19  # bytes that stay in a core's cache between being read and being digested
+_AT_ONCE = 0.9  # of a state at most waits for the disk
 _DIRECT = getattr(os, "O_DIRECT", 0)
 
 
@@ -61,24 +62,40 @@ class Buffers:
     """
 
     def __init__(self, most: int | None = 2) -> None:
-        self._left = most
-        self._free: queue.SimpleQueue[np.ndarray[Any, Any]] = queue.SimpleQueue()
+        self._most, self._made, self._spared = most, 0, 0
+        # The one that was given back last is taken first: some of it may be in the cores' caches still.
+        self._free: queue.LifoQueue[np.ndarray[Any, Any]] = queue.LifoQueue()
 
     def take(self) -> np.ndarray[Any, Any]:
         """One of _BUFFER bytes, whatever is in it; waits for one to be given back where no more may be made."""
         with contextlib.suppress(queue.Empty):
-            return self._free.get(block=self._left == 0)
+            return self._free.get(block=self._made == self._most)
+        return self._new()
+
+    def give(self, buffer: np.ndarray[Any, Any]) -> None:
+        self._free.put(buffer)
+
+    def spare(self, nbytes: int) -> None:
+        """Where some had to be made since the last call: as many again as there are, for `nbytes` of arrays.
+
+        Whoever makes one fills it slowly, and so takes fewer than a next time, when they are there. Arrays are copied
+        while others are written, so that not all of them need one at a time.
+        """
+        if self._most is None and self._made > self._spared:
+            for _ in range(min(self._made, int(nbytes * _AT_ONCE) // _BUFFER - self._made)):
+                buffer = self._new()
+                buffer[:: mmap.PAGESIZE] = 0  # the pages come when they are touched
+                self.give(buffer)
+        self._spared = self._made
+
+    def _new(self) -> np.ndarray[Any, Any]:
         memory = mmap.mmap(-1, _BUFFER, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # for its alignment
         # What a forked child shares would be copied as it is filled again; small pages are slow to come.
         for advice in ("MADV_DONTFORK", "MADV_HUGEPAGE"):
             with contextlib.suppress(AttributeError, OSError):
                 memory.madvise(getattr(mmap, advice))
-        if self._left is not None:
-            self._left -= 1
+        self._made += 1
         return np.frombuffer(memory, np.uint8)
-
-    def give(self, buffer: np.ndarray[Any, Any]) -> None:
-        self._free.put(buffer)
 
 
 def write(

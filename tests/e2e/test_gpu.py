@@ -27,7 +27,7 @@ for xla in (False, True):
     model.compile("adam", "mse", jit_compile=xla)
     x, y = np.random.rand(640, 28, 28, 1).astype("float32"), np.random.rand(640, 10).astype("float32")
     model.fit(x, y, batch_size=64, verbose=0)
-    state = snapshot.take(model, epoch=0, batch=0, progress={})
+    state = snapshot.Snapshots(model).take(epoch=0, batch=0, progress={})
     then = {name: live.value(v) for name, v in live.of(model).variables.items()}
     model.fit(x, y, batch_size=64, verbose=0)
     now = {name: live.value(v) for name, v in live.of(model).variables.items()}

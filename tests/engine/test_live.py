@@ -79,4 +79,4 @@ def test_bytes_of_all_that_a_checkpoint_holds() -> None:
     state = capture.capture(model, epoch=0, batch=0)
     assert "model/text_vectorization/idf_weights" in state.specs
     assert live.nbytes(model) == state.nbytes
-    assert snapshot.take(model, epoch=0, batch=0, progress={}).nbytes == state.nbytes
+    assert snapshot.Snapshots(model).take(epoch=0, batch=0, progress={}).nbytes == state.nbytes

@@ -18,8 +18,9 @@ import tensorflow as tf
 import tf_keras
 from small import X, Y, classifier
 
-from resume.engine import live, snapshot
-from resume.engine.snapshot import References
+from resume import plain
+from resume.engine import capture, live, snapshot
+from resume.engine.snapshot import References, Snapshots
 from resume.state import TrainState
 
 Python = Callable[..., subprocess.Popen[str]]
@@ -33,7 +34,7 @@ def copied(model: Any) -> Copies:
 
 
 def taken(model: Any, **progress: Any) -> TrainState:
-    return snapshot.take(model, epoch=0, batch=0, progress=progress)
+    return snapshot.Snapshots(model).take(epoch=0, batch=0, progress=progress)
 
 
 def equal(state: TrainState, copies: Copies) -> None:
@@ -248,6 +249,131 @@ def test_mirrored_variables(python: Python) -> None:
     assert all("@replica" in name for name in dropped)
     assert {mean, f"{mean}@replica0", f"{mean}@replica1"} <= set(told["settled"])
     assert told["named"] == told["settled"]
+
+
+# ---- what is known from the last time ----
+
+
+def model_of(K: Any) -> Any:
+    layers = K.layers
+    inner = K.Sequential([layers.Dense(4, name="deep"), layers.Dropout(0.1, name="inner_drop")], name="inner")
+    inputs = K.Input((6,))
+    x = layers.Dense(5, kernel_regularizer=K.regularizers.L2(0.25), name="first")(inputs)
+    x = layers.Dropout(0.5, name="drop")(inner(layers.BatchNormalization(name="norm")(x)))
+    model = K.Model(inputs, layers.Dense(3, activation="softmax", name="last")(x))
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model
+
+
+class Blend(keras.layers.Layer):
+    """Of the user's own: its config is what another object of theirs holds."""
+
+    def __init__(self, settings: dict[str, float] | Any) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"settings": self.settings.share}
+
+
+class Settings:
+    __slots__ = ("share",)
+
+
+def _linear(model: Any) -> Any:
+    return (keras if isinstance(model, keras.Model) else tf_keras).activations.linear
+
+
+def _compiled_anew(model: Any) -> None:
+    library = keras if isinstance(model, keras.Model) else tf_keras
+    model.compile(library.optimizers.RMSprop(0.25), "mse", metrics=["mae"])
+    model.optimizer.build(model.trainable_variables)
+
+
+CHANGES: dict[str, Callable[[Any], object]] = {
+    "the rate of a Dropout": lambda m: setattr(m.get_layer("drop"), "rate", 0.25),
+    "the rate of an inner one": lambda m: setattr(m.get_layer("inner").get_layer("inner_drop"), "rate", 0.2),
+    "what is trainable": lambda m: setattr(m.get_layer("first"), "trainable", False),
+    "what is trainable inside": lambda m: setattr(m.get_layer("inner").get_layer("deep"), "trainable", False),
+    "a regularizer's factor": lambda m: setattr(m.get_layer("first").kernel_regularizer, "l2", 0.5),
+    "a regularizer": lambda m: setattr(m.get_layer("first"), "kernel_regularizer", None),
+    "an activation": lambda m: setattr(m.get_layer("last"), "activation", _linear(m)),
+    "a momentum": lambda m: setattr(m.get_layer("norm"), "momentum", 0.5),
+    "the learning rate": lambda m: m.optimizer.learning_rate.assign(0.125),
+    "the optimizer's epsilon": lambda m: setattr(m.optimizer, "epsilon", 0.5),
+    "a variable of a layer": lambda m: setattr(m.get_layer("last"), "extra", tf.Variable([1.0, 2.0])),
+    "variables in a list": lambda m: setattr(
+        m.get_layer("last"), "more", [tf.Variable(3.0), {"x": tf.Variable(4)}]
+    ),
+    "one more in that list": lambda m: m.get_layer("last").more.append(tf.Variable(5.0)),
+    "a generator": lambda m: tf.random.set_global_generator(tf.random.Generator.from_seed(7)),
+    "the optimizer, the loss and the metrics": _compiled_anew,
+}
+
+
+def facts(state: TrainState) -> dict[str, Any]:
+    """All that is not an array."""
+    return {
+        "model": plain.encode(state.model_config),
+        "compile": plain.encode(state.compile_config),
+        "optimizer": state.optimizer and (state.optimizer.class_name, plain.encode(state.optimizer.config)),
+        "raw": dict(state.raw_names),
+        "still": state.still,
+        "specs": dict(state.specs),
+    }
+
+
+@pytest.mark.filterwarnings("ignore")  # tf_keras's own
+@pytest.mark.parametrize("K", [keras, tf_keras], ids=["keras", "tf_keras"])
+def test_every_change_since_the_last_snapshot_is_in_the_next(K: Any) -> None:
+    model = model_of(K)
+    model.optimizer.build(model.trainable_variables)
+    model.fit(X, Y, verbose=0)
+    snapshots = Snapshots(model)
+    for what, change in CHANGES.items():
+        before = facts(snapshots.take(epoch=0, batch=0, progress={}))
+        change(model)
+        state = snapshots.take(epoch=0, batch=0, progress={})
+        assert facts(state) == facts(taken(model)), what
+        assert facts(state) != before or what == "a generator", what
+        equal(state, copied(model))
+
+
+def test_what_the_users_own_code_tells_is_asked_each_time() -> None:
+    settings = Settings()
+    settings.share = 0.5
+    model = keras.Sequential([keras.Input((6,)), Blend(settings)])
+    snapshots = Snapshots(model)
+    for share in (0.5, 0.75):
+        settings.share = share
+        assert plain.encode(snapshots.take(epoch=0, batch=0, progress={}).model_config) == plain.encode(
+            capture.model_config(model)
+        )
+
+
+def test_what_has_not_changed_is_not_found_out_again() -> None:
+    model = model_of(keras)
+    model.train_on_batch(X, Y)
+    snapshots = Snapshots(model)
+    first = snapshots.take(epoch=0, batch=0, progress={})
+    model.train_on_batch(X, Y)
+    second = snapshots.take(epoch=0, batch=0, progress={})
+    assert first.model_config is second.model_config
+    assert first.compile_config is second.compile_config
+    model.optimizer.learning_rate = 0.5
+    third = snapshots.take(epoch=0, batch=0, progress={})
+    assert third.model_config is first.model_config
+    assert third.optimizer is not None
+    assert third.optimizer.config["learning_rate"] == 0.5
+
+
+def test_a_model_that_nobody_has_is_not_kept() -> None:
+    snapshots = Snapshots(classifier())
+    model = weakref.ref(snapshots._model)
+    snapshots.take(epoch=0, batch=0, progress={})
+    del snapshots
+    gc.collect()
+    assert model() is None
 
 
 # ---- what is held, and let go of ----

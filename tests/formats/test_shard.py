@@ -240,6 +240,33 @@ def test_buffers_are_made_once() -> None:
     assert buffers.take() is not first
 
 
+def free(buffers: shard.Buffers) -> int:
+    return buffers._free.qsize()
+
+
+def test_as_many_again_as_had_to_be_made_are_there_the_next_time() -> None:
+    buffers = shard.Buffers(most=None)
+    for buffer in [buffers.take(), buffers.take()]:
+        buffers.give(buffer)
+    buffers.spare(100 * BUFFER)
+    assert free(buffers) == 4
+    buffers.spare(100 * BUFFER)
+    assert free(buffers) == 4  # none had to be
+    for buffer in [buffers.take() for _ in range(5)]:
+        buffers.give(buffer)
+    buffers.spare(8 * BUFFER)
+    assert free(buffers) == 7  # arrays of eight buffers are never all in them at a time
+    buffers.spare(3 * BUFFER)
+    assert free(buffers) == 7
+
+
+def test_none_is_spared_where_no_more_may_be_made() -> None:
+    buffers = shard.Buffers(2)
+    buffers.give(buffers.take())
+    buffers.spare(100 * BUFFER)
+    assert free(buffers) == 1
+
+
 def test_a_forked_process_has_none_of_them(python: Python) -> None:
     """It would have them copied as they are filled again, and fall over a disk that reads them meanwhile."""
     out, _ = python(FORKED).communicate(timeout=60)

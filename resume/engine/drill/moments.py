@@ -5,6 +5,7 @@ What an attempt has reached is read from its trace and its run directory, as it 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -90,8 +91,9 @@ class Kill:
             while not ended.wait(_LOOK):
                 reached.look()
                 if self.moment.ready(reached):
-                    os.kill(pid, self.moment.signal)
-                    self.at = f"after {reached.steps} steps of this attempt"
+                    with contextlib.suppress(ProcessLookupError):  # it may have ended by itself meanwhile
+                        os.kill(pid, self.moment.signal)
+                        self.at = f"after {reached.steps} steps of this attempt"
                     return
 
         return look_on

@@ -15,7 +15,7 @@ import keras
 from resume import lineage, logs, preempt, rundir
 from resume.continuity import Proof
 from resume.engine import callbacks as run_callbacks
-from resume.engine import capture, feed, fitting, flavour, memory, restore, rng
+from resume.engine import capture, feed, fitting, flavour, live, memory, restore, rng
 from resume.engine.callbacks import Hooks, RunCallbacks
 from resume.engine.data import Order, Validation
 from resume.engine.export import export
@@ -134,6 +134,7 @@ class Attempt:
             newest=self.step if self.origin.kind == "run" else 0,
             own_log=self.own_log,
             beside=opening.beside(),
+            nbytes=live.nbytes(self.model),
         )
         self.callbacks = RunCallbacks.of(
             self.named.values(),

@@ -23,6 +23,7 @@ from resume.rundir import Directory, Published
 from resume.state import TrainState
 
 _SPARE = 1.05  # times the state, that must be free on the device
+_WAITING = 0.6  # of the state that may wait for the disk: what updates copy beside it is to find room, too
 # Seconds until the main thread computes again, outside the interpreter: both would want that until then.
 _HEAD_START = 0.002
 _LONG = 1.0  # seconds of waiting that are worth a word
@@ -52,13 +53,15 @@ class Saver:
         newest: int,
         own_log: OwnLog,
         beside: bool,
+        nbytes: int,
     ) -> None:
+        """`beside`: write while the training goes on. `nbytes`: of a checkpoint."""
         self.job, self.directory, self.tier, self.attempt = job, directory, tier, attempt
         self.own_log, self.beside = own_log, beside
         if beside and devices.free_memory() is None:
-            # No update is to find a reference: what it would copy goes into fresh memory, which costs more than all
-            # else here. A GPU copies on its own, at its own speed.
-            directory.buffers = Buffers(most=None)
+            # An update that finds a reference copies into fresh memory, which costs more than all else here: so an
+            # array seldom waits for the disk. A GPU copies on its own, at its own speed.
+            directory.buffers = Buffers.holding(int(nbytes * _WAITING))
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="resume-save")
         self._flight: Future[Saved] | None = None
         self._step = newest  # of the newest checkpoint, or of the snapshot in flight
@@ -129,7 +132,7 @@ class Saver:
         seconds = time.perf_counter() - started
         saved = Saved(step, seconds, blocked if self.beside else seconds, published.nbytes, published.trouble)
         self.own_log.checkpoint(step=step, seconds=seconds, blocked=saved.blocked, nbytes=published.nbytes)
-        self.directory.buffers.spare(published.nbytes)
+        self.directory.buffers.spare()
         return saved
 
     def collect(self, *, wait: bool = False) -> None:

@@ -32,7 +32,6 @@ from resume.state import Arrays, Spec, dtype_named
 _BLOCK = 4096  # bytes; direct writes begin and end at multiples of the disk's block, and this is one of all of them
 _BUFFER = 8 << 20  # bytes
 _PIECE = 1 << 19  # bytes that stay in a core's cache between being read and being digested
-_AT_ONCE = 0.9  # of a state at most waits for the disk
 _DIRECT = getattr(os, "O_DIRECT", 0)
 
 
@@ -58,13 +57,18 @@ class Place:
 class Buffers:
     """Aligned memory through which arrays pass to the disk; kept, as fresh pages cost more than all that is done here.
 
-    `most`: how many there are; None: as many as it takes, so that no array waits for the disk to be let go of.
+    `most`: how many there are, once that many were needed at a time.
     """
 
-    def __init__(self, most: int | None = 2) -> None:
+    def __init__(self, most: int = 2) -> None:
         self._most, self._made, self._spared = most, 0, 0
         # The one that was given back last is taken first: some of it may be in the cores' caches still.
         self._free: queue.LifoQueue[np.ndarray[Any, Any]] = queue.LifoQueue()
+
+    @classmethod
+    def holding(cls, nbytes: int) -> Buffers:
+        """As many as hold that many bytes; two at the least, one to fill while the other is written."""
+        return cls(max(2, nbytes // _BUFFER))
 
     def take(self) -> np.ndarray[Any, Any]:
         """One of _BUFFER bytes, whatever is in it; waits for one to be given back where no more may be made."""
@@ -75,14 +79,13 @@ class Buffers:
     def give(self, buffer: np.ndarray[Any, Any]) -> None:
         self._free.put(buffer)
 
-    def spare(self, nbytes: int) -> None:
-        """Where some had to be made since the last call: as many again as there are, for `nbytes` of arrays.
+    def spare(self) -> None:
+        """Where some had to be made since the last call: as many again as there are, for the next time.
 
-        Whoever makes one fills it slowly, and so takes fewer than a next time, when they are there. Arrays are copied
-        while others are written, so that not all of them need one at a time.
+        Whoever makes one fills it slowly, and so takes fewer than when they are there.
         """
-        if self._most is None and self._made > self._spared:
-            for _ in range(min(self._made, int(nbytes * _AT_ONCE) // _BUFFER - self._made)):
+        if self._made > self._spared:
+            for _ in range(min(self._made, self._most - self._made)):
                 buffer = self._new()
                 buffer[:: mmap.PAGESIZE] = 0  # the pages come when they are touched
                 self.give(buffer)

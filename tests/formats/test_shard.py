@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -233,7 +234,7 @@ def test_buffers_come_back_from_arrays_that_cannot_be_had(tmp_path: Path) -> Non
 
 
 def test_buffers_are_made_once() -> None:
-    buffers = shard.Buffers(most=None)
+    buffers = shard.Buffers(3)
     first, second = buffers.take(), buffers.take()
     buffers.give(second)
     assert buffers.take() is second
@@ -245,26 +246,25 @@ def free(buffers: shard.Buffers) -> int:
 
 
 def test_as_many_again_as_had_to_be_made_are_there_the_next_time() -> None:
-    buffers = shard.Buffers(most=None)
+    buffers = shard.Buffers.holding(8 * BUFFER + 1)
     for buffer in [buffers.take(), buffers.take()]:
         buffers.give(buffer)
-    buffers.spare(100 * BUFFER)
+    buffers.spare()
     assert free(buffers) == 4
-    buffers.spare(100 * BUFFER)
+    buffers.spare()
     assert free(buffers) == 4  # none had to be
     for buffer in [buffers.take() for _ in range(5)]:
         buffers.give(buffer)
-    buffers.spare(8 * BUFFER)
-    assert free(buffers) == 7  # arrays of eight buffers are never all in them at a time
-    buffers.spare(3 * BUFFER)
-    assert free(buffers) == 7
+    buffers.spare()
+    assert free(buffers) == 8
+    held = [buffers.take() for _ in range(8)]
+    threading.Timer(0.05, buffers.give, held[:1]).start()
+    assert buffers.take() is held[0]  # no more are made
 
 
-def test_none_is_spared_where_no_more_may_be_made() -> None:
-    buffers = shard.Buffers(2)
-    buffers.give(buffers.take())
-    buffers.spare(100 * BUFFER)
-    assert free(buffers) == 1
+def test_there_are_two_for_the_smallest_state() -> None:
+    buffers = shard.Buffers.holding(1)
+    assert buffers.take() is not buffers.take()
 
 
 def test_a_forked_process_has_none_of_them(python: Python) -> None:

@@ -19,7 +19,7 @@ Canonical names
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,13 @@ class Arrays(Mapping[str, np.ndarray[Any, Any]]):
     def take(self, name: str) -> np.ndarray[Any, Any]:
         """The array, asked for the last time: a snapshot of live variables lets go of it with this."""
         return self[name]
+
+    def release(self, name: str) -> None:
+        """The array will not be asked for."""
+
+    def digests(self, names: Iterable[str]) -> dict[str, str]:
+        """Of the arrays as they are now. A snapshot knows that of what has not changed since one before."""
+        return {name: digest(self[name]) for name in names}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.specs)

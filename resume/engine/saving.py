@@ -66,6 +66,7 @@ class Saver:
         self._flight: Future[Saved] | None = None
         self._step = newest  # of the newest checkpoint, or of the snapshot in flight
         self._failure: ResumeError | None = None
+        self._ending = False  # there is no next one
         self._said: set[str] = set()
 
     def save(self, take: Callable[[], TrainState], *, must: bool = True) -> bool:
@@ -163,7 +164,7 @@ class Saver:
             f"{self.directory.path}: step {self._step} could not be published ({error.strerror or error}). "
             "Earlier checkpoints are as they were: make room or repair it, then repeat the command."
         )
-        if self.job.on_failure == "stop":
+        if self.job.on_failure == "stop" or self._ending:
             raise failure from error
         self.job.say(
             f"{failure}\nThe training goes on (checkpoint.on_failure=warn), and tries again when the next is due."
@@ -172,6 +173,7 @@ class Saver:
 
     def finish(self) -> None:
         """Wait for the snapshot in flight. Raises ResumeError where the last one was not published."""
+        self._ending = True
         self.collect(wait=True)
         self._pool.shutdown()
         failure, self._failure = self._failure, None

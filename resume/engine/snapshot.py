@@ -9,9 +9,10 @@ more copy of the state is in memory, but for what an update finds before that.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,18 +22,27 @@ import tensorflow as tf
 
 from resume.engine import capture, drain, flavour, live, rng
 from resume.engine.structure import Structure
-from resume.state import REPLICA, Arrays, Spec, TrainState
+from resume.state import REPLICA, Arrays, Spec, TrainState, digest
 
 _LOAD = 256 << 20  # bytes that come to the host at a time
 _SMALL = 1 << 16  # bytes; less comes by itself
+
+_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_pointer.restype, _pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
 
 
 class References(Arrays):
     """Tensors and arrays by name, each let go of when it is taken. Tensors of a GPU come to the host some at a time."""
 
-    def __init__(self, held: Mapping[str, Any], *, specs: Mapping[str, Spec] | None = None) -> None:
-        """`specs`: those that are known already."""
-        self._held, known = dict(held), specs or {}
+    def __init__(
+        self,
+        held: Mapping[str, Any],
+        *,
+        specs: Mapping[str, Spec] | None = None,
+        unchanged: Unchanged | None = None,
+    ) -> None:
+        """`specs`: those that are known already. `unchanged`: what earlier snapshots of the same variables know."""
+        self._held, known, self._unchanged = dict(held), specs or {}, unchanged or Unchanged()
         every = {name: known[name] if name in known else live.spec(item) for name, item in held.items()}
         # Not a method of its own, which would tie a knot that only the garbage collector undoes, much later.
         super().__init__(every, read=self._held.__getitem__)
@@ -63,9 +73,40 @@ class References(Arrays):
         del self._held[name]
         return array
 
+    def release(self, name: str) -> None:
+        del self._held[name]
+
+    def digests(self, names: Iterable[str]) -> dict[str, str]:
+        held = {name: self._held[name] for name in names}
+        return self._unchanged.digests(held, lambda name: digest(self[name]))
+
     def forget(self, names: Iterable[str]) -> None:
         for name in names:
             del self._held[name], self.specs[name]
+
+
+class Unchanged:
+    """Digests of what does not change, each with the reference that it was made of.
+
+    While that is held, an update is written elsewhere: a variable whose buffer this still is has not been updated. Then
+    it is read no more, and brought from a GPU no more. What turns out to be updated is not held on to.
+
+    `names`: of variables whose references are their own buffers (one spread over devices is gathered into a new one).
+    """
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self._names = frozenset(names)
+        self._known: dict[str, tuple[tf.Tensor, str]] = {}
+
+    def digests(self, held: Mapping[str, Any], make: Callable[[str], str]) -> dict[str, str]:
+        """Of those references; of all others, nothing is known any more."""
+        before = {name: self._known[name] for name in held if name in self._known}
+        # All, before any of them comes to the host: that is another buffer.
+        self._known = {name: known for name, known in before.items() if _same_buffer(known[0], held[name])}
+        made = {name: make(name) for name in held if name not in self._known}
+        found = made | {name: known[1] for name, known in self._known.items()}
+        self._known |= {n: (held[n], made[n]) for n in made if n in self._names and n not in before}
+        return found
 
 
 class Snapshots:
@@ -84,8 +125,8 @@ class Snapshots:
         configs = known.configs(held)
         encoded = {section: capture.encoded(section, item, held) for section, item in progress.items()}
         return capture.training_state(
-            self._model, References(held, specs=known.specs), configs=configs, raw_names=known.raw_names,
-            still=known.still, epoch=epoch, batch=batch, progress=encoded,
+            self._model, References(held, specs=known.specs, unchanged=known.unchanged), configs=configs,
+            raw_names=known.raw_names, still=known.still, epoch=epoch, batch=batch, progress=encoded,
         )  # fmt: skip
 
 
@@ -100,6 +141,7 @@ class _Known:
         found = live.of(model)
         self.readers = {name: live.reader(variable) for name, variable in found.variables.items()}
         self.specs = {n: live.spec(v) for n, v in found.variables.items() if _is_fixed(v)}
+        self.unchanged = Unchanged(n for n, v in found.variables.items() if not live.is_distributed(v))
         self.raw_names, self.still = found.raw_names, live.untrained(model, found)
         self._rates = [name for name in self.readers if name.endswith("/learning_rate")]
         self._last: tuple[list[bytes], capture.Configs] | None = None
@@ -142,6 +184,20 @@ def settled(state: TrainState) -> TrainState:
     assert isinstance(state.arrays, References)
     state.arrays.forget(same)
     return replace(state, raw_names={n: raw for n, raw in state.raw_names.items() if n not in same})
+
+
+def _same_buffer(one: tf.Tensor, other: tf.Tensor) -> bool:
+    alike = (one.device, one.dtype, one.shape) == (other.device, other.dtype, other.shape)
+    return alike and (address := _address(one)) is not None and address == _address(other)
+
+
+def _address(tensor: tf.Tensor) -> int | None:
+    """Of its bytes, on whichever device; None for a dtype that DLPack lacks. (dlpack.h: DLTensor begins with it.)"""
+    try:
+        capsule = tf.experimental.dlpack.to_dlpack(tensor)
+    except (tf.errors.OpError, ValueError):
+        return None
+    return ctypes.c_void_p.from_address(_pointer(capsule, b"dltensor")).value
 
 
 def _away(item: Any) -> bool:

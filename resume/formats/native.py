@@ -55,7 +55,7 @@ def write(
     still = sharing.still(state, donor)
     places, files = sharing.link(directory, donor, still) if donor is not None else ({}, {})
     for name in places:
-        state.arrays.take(name)
+        state.arrays.release(name)
     specs = {name: still.get(name, spec) for name, spec in state.specs.items() if name not in places}
     for shard_name, held in ((_STILL, specs.keys() & still.keys()), (_SHARD, specs.keys() - still.keys())):
         if held or not (files or shard_name == _STILL):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from resume.formats.shard import Place
-from resume.state import Spec, TrainState, digest
+from resume.state import Spec, TrainState
 
 _WORTH = 1 << 20  # bytes; fewer are not worth a file of their own
 
@@ -36,8 +36,9 @@ def still(state: TrainState, donor: Donor | None) -> dict[str, Spec]:
     names = state.still if donor is None else (state.still | donor.same) - donor.moved
     specs = {name: spec for name, spec in state.specs.items() if name in names}
     if sum(spec.nbytes for spec in specs.values()) < _WORTH:
-        return {}
-    return {n: s if s.digest else replace(s, digest=digest(state.arrays[n])) for n, s in specs.items()}
+        specs = {}
+    made = state.arrays.digests([name for name, spec in specs.items() if not spec.digest])
+    return {name: replace(spec, digest=made.get(name, spec.digest)) for name, spec in specs.items()}
 
 
 def link(

@@ -21,7 +21,10 @@ from small import X, Y, classifier
 from resume import plain
 from resume.engine import capture, live, snapshot
 from resume.engine.snapshot import References, Snapshots
+from resume.formats import native
+from resume.rundir import Directory, Retention
 from resume.state import TrainState
+from resume.state import digest as state_digest
 
 Python = Callable[..., subprocess.Popen[str]]
 Copies = dict[str, np.ndarray[Any, Any]]
@@ -374,6 +377,98 @@ def test_a_model_that_nobody_has_is_not_kept() -> None:
     del snapshots
     gc.collect()
     assert model() is None
+
+
+# ---- what has not changed since the last one ----
+
+
+def with_frozen() -> Any:
+    """Of 1.4 MB that no training changes, and a head; Keras has made all that it needs."""
+    layers = [keras.layers.Dense(600, name="frozen", trainable=False), keras.layers.Dense(3, name="head")]
+    model = keras.Sequential([keras.Input((600,)), *layers])
+    model.compile("adam", "mse")
+    train(model)
+    return model
+
+
+def train(model: Any) -> None:
+    model.train_on_batch(np.ones((2, 600)), np.ones((2, 3)))
+
+
+FROZEN = ["model/frozen/kernel", "model/frozen/bias"]
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Bytes of each array of which a snapshot makes a digest."""
+    found: list[int] = []
+
+    def digest(array: np.ndarray[Any, Any]) -> str:
+        found.append(array.nbytes)
+        return state_digest(array)
+
+    monkeypatch.setattr(snapshot, "digest", digest)
+    return found
+
+
+def digests(snapshots: Snapshots, names: list[str] = FROZEN) -> dict[str, str]:
+    return snapshots.take(epoch=0, batch=0, progress={}).arrays.digests(names)
+
+
+def test_what_has_not_changed_is_not_read_again(made: list[int]) -> None:
+    model = with_frozen()
+    snapshots = Snapshots(model)
+    first = digests(snapshots)
+    assert len(made) == 2
+    for _ in range(3):
+        train(model)
+        assert digests(snapshots) == first
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize("code", CODE)
+def test_what_has_changed_is(code: str, made: list[int]) -> None:
+    """However it was updated: with its reference still held, and with values that happen to be the same."""
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)])
+    model.compile("sgd", "mse")
+    model.optimizer.build(model.trainable_variables)
+    name, kernel = "model/dense/kernel", model.layers[0].kernel.value
+    snapshots = Snapshots(model)
+    before = digests(snapshots, [name])
+    for _ in range(3):
+        CODE[code](kernel)
+        now = digests(snapshots, [name])
+        assert now == {name: state_digest(kernel.numpy())} != before
+        before = now
+
+
+def test_checkpoints_hold_what_is_live_whatever_is_known(tmp_path: Path) -> None:
+    model = with_frozen()
+    snapshots, directory = Snapshots(model), Directory(tmp_path, Retention(last=9))
+    kernel = model.get_layer("frozen").kernel
+    for step in range(6):
+        train(model)
+        if step in (3, 4):
+            kernel.assign(kernel + 1.0)
+        copies = copied(model)
+        published = directory.publish(snapshots.take(epoch=0, batch=step, progress={}))
+        equal(native.read(published.path), copies)
+
+
+def test_what_moves_is_not_held_on_to() -> None:
+    model = with_frozen()
+    snapshots, name = Snapshots(model), ["model/head/kernel"]
+    digests(snapshots, name)
+    held = weakref.ref(snapshots._known.unchanged._known[name[0]][0])
+    assert held() is not None
+    train(model)
+    digests(snapshots, name)
+    gc.collect()
+    assert held() is None
+    assert not snapshots._known.unchanged._known
+    digests(snapshots, name)
+    digests(snapshots, [])
+    assert not snapshots._known.unchanged._known  # nor what nobody asks for any more
 
 
 # ---- what is held, and let go of ----

@@ -217,6 +217,8 @@ class Watch:
         """From the thread, while the main thread is somewhere that cannot be waited for."""
         notice = self.notice
         assert notice is not None
+        if self._done.is_set():
+            return  # the main thread is through, with an exit code of its own
         with contextlib.suppress(Exception):
             self._speak(f"{notice}: {why}")
             self.at_exit(f"{notice}: {why}")

@@ -224,6 +224,31 @@ print(handed_on, signal.getsignal(signal.SIGUSR1) is theirs, signal.getsignal(si
     assert out.splitlines()[-1] == r"b'\n' True True True True"
 
 
+def test_whoever_is_through_is_not_ended(python: Start) -> None:
+    """The cause was asked for while the main thread failed on its own."""
+    code = """
+import signal, threading
+from resume import clusters, preempt
+from resume.settings import ClusterSettings
+
+asked, answer, codes = threading.Event(), threading.Event(), []
+def cause(cluster, number):
+    asked.set()
+    answer.wait()
+    return clusters.Cause("preempted", 30.0)
+preempt.clusters.cause, known = cause, preempt.clusters.cause
+with preempt.Watch(clusters.of(ClusterSettings(kind="local")), leave=codes.append) as watch:
+    signal.raise_signal(signal.SIGTERM)
+    asked.wait()
+answer.set()
+for thread in threading.enumerate():
+    if thread.name == "resume-preempt":
+        thread.join()
+print(codes, watch.phase)
+"""
+    assert python(code).communicate(timeout=30)[0] == "[] starting\n"
+
+
 def test_other_signals_from_now_on(child: Start) -> None:
     become = "watch.become(clusters.of(ClusterSettings(kind='local', signals=['HUP'], exit_code=9)))\n"
     process = child(become + LEAVE)

@@ -165,6 +165,7 @@ class Saver:
             "Earlier checkpoints are as they were: make room or repair it, then repeat the command."
         )
         if self.job.on_failure == "stop" or self._ending:
+            self._failure = None  # of an earlier one, which was said
             raise failure from error
         self.job.say(
             f"{failure}\nThe training goes on (checkpoint.on_failure=warn), and tries again when the next is due."

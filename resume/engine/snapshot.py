@@ -40,9 +40,14 @@ class References(Arrays):
         *,
         specs: Mapping[str, Spec] | None = None,
         unchanged: Unchanged | None = None,
+        lasting: frozenset[str] = frozenset(),
     ) -> None:
-        """`specs`: those that are known already. `unchanged`: what earlier snapshots of the same variables know."""
-        self._held, known, self._unchanged = dict(held), specs or {}, unchanged or Unchanged()
+        """`specs`: those that are known already. `unchanged`: what earlier snapshots of the same variables know.
+
+        `lasting`: of variables whose references are their own buffers; one that is spread over devices is gathered.
+        """
+        self._held, known = dict(held), specs or {}
+        self._unchanged, self._lasting = unchanged or Unchanged(), lasting
         every = {name: known[name] if name in known else live.spec(item) for name, item in held.items()}
         # Not a method of its own, which would tie a knot that only the garbage collector undoes, much later.
         super().__init__(every, read=self._held.__getitem__)
@@ -65,6 +70,7 @@ class References(Arrays):
         self._held |= zip(load, drain.to_host(list(load.values())), strict=True)
 
     def bring_all(self) -> None:
+        self._lasting = frozenset()  # copies, from here on
         for name in list(self._held):
             self[name]
 
@@ -78,7 +84,7 @@ class References(Arrays):
 
     def digests(self, names: Iterable[str]) -> dict[str, str]:
         held = {name: self._held[name] for name in names}
-        return self._unchanged.digests(held, lambda name: digest(self[name]))
+        return self._unchanged.digests(held, lambda name: digest(self[name]), lasting=self._lasting)
 
     def forget(self, names: Iterable[str]) -> None:
         for name in names:
@@ -90,22 +96,21 @@ class Unchanged:
 
     While that is held, an update is written elsewhere: a variable whose buffer this still is has not been updated. Then
     it is read no more, and brought from a GPU no more. What turns out to be updated is not held on to.
-
-    `names`: of variables whose references are their own buffers (one spread over devices is gathered into a new one).
     """
 
-    def __init__(self, names: Iterable[str] = ()) -> None:
-        self._names = frozenset(names)
+    def __init__(self) -> None:
         self._known: dict[str, tuple[tf.Tensor, str]] = {}
 
-    def digests(self, held: Mapping[str, Any], make: Callable[[str], str]) -> dict[str, str]:
-        """Of those references; of all others, nothing is known any more."""
+    def digests(
+        self, held: Mapping[str, Any], make: Callable[[str], str], *, lasting: frozenset[str]
+    ) -> dict[str, str]:
+        """Of those references; of all others, nothing is known any more. `lasting`: those that may be held on to."""
         before = {name: self._known[name] for name in held if name in self._known}
         # All, before any of them comes to the host: that is another buffer.
         self._known = {name: known for name, known in before.items() if _same_buffer(known[0], held[name])}
         made = {name: make(name) for name in held if name not in self._known}
         found = made | {name: known[1] for name, known in self._known.items()}
-        self._known |= {n: (held[n], made[n]) for n in made if n in self._names and n not in before}
+        self._known |= {n: (held[n], made[n]) for n in made if n in lasting and n not in before}
         return found
 
 
@@ -115,41 +120,54 @@ class Snapshots:
     def __init__(self, model: keras.Model) -> None:
         self._model = model
         self._known: _Known | None = None
+        self._unchanged = Unchanged()
 
     def take(self, *, epoch: int, batch: int, progress: Mapping[str, Any]) -> TrainState:
         """The training state now, to be read once. `progress`: sections of plain values; arrays in them are copied."""
         if self._known is None or not self._known.holds():
-            self._known = _Known(self._model)
+            self._known = _Known(self._model, before=self._known)
         known = self._known
         held: dict[str, Any] = {name: read() for name, read in known.readers.items()}
         configs = known.configs(held)
         encoded = {section: capture.encoded(section, item, held) for section, item in progress.items()}
         return capture.training_state(
-            self._model, References(held, specs=known.specs, unchanged=known.unchanged), configs=configs,
-            raw_names=known.raw_names, still=known.still, epoch=epoch, batch=batch, progress=encoded,
+            self._model, References(held, specs=known.specs, unchanged=self._unchanged, lasting=known.lasting),
+            configs=configs, raw_names=known.raw_names, still=known.still, epoch=epoch, batch=batch, progress=encoded,
         )  # fmt: skip
 
 
 class _Known:
-    """What was found out about a model, and what of: its layers and what is compiled into it, looked at apart."""
+    """What was found out about a model, and what of: its layers and what is compiled into it, looked at apart.
 
-    def __init__(self, model: keras.Model) -> None:
+    `before`: what was known until now, of which the configs are taken over where nothing has changed.
+    """
+
+    def __init__(self, model: keras.Model, *, before: _Known | None) -> None:
         self._model, self._generators = model, _generators()
-        kinds = (*live.optimizer_kinds(), *flavour.kinds("metrics.Metric"), *flavour.kinds("losses.Loss"))
-        self._layers = Structure([model], apart=kinds)
-        self._compiled = Structure(self._layers.met)
+        self._last: tuple[list[bytes], capture.Configs] | None = None
+        self._layers: Structure
+        self._compiled: Structure
+        if before is not None and before._is_made_of_the_same():
+            self._layers, self._compiled, self._last = before._layers, before._compiled, before._last
+        else:
+            kinds = (*live.optimizer_kinds(), *flavour.kinds("metrics.Metric"), *flavour.kinds("losses.Loss"))
+            self._layers = Structure([model], apart=kinds)
+            self._compiled = Structure(self._layers.met)
         found = live.of(model)
         self.readers = {name: live.reader(variable) for name, variable in found.variables.items()}
         self.specs = {n: live.spec(v) for n, v in found.variables.items() if _is_fixed(v)}
-        self.unchanged = Unchanged(n for n, v in found.variables.items() if not live.is_distributed(v))
+        self.lasting = frozenset(n for n, v in found.variables.items() if not live.is_distributed(v))
         self.raw_names, self.still = found.raw_names, live.untrained(model, found)
         self._rates = [name for name in self.readers if name.endswith("/learning_rate")]
-        self._last: tuple[list[bytes], capture.Configs] | None = None
 
     def holds(self) -> bool:
+        """Whether the variables are still these. Which ones a user's own objects lead to, only a new look tells."""
         now = _generators()
         same = len(now) == len(self._generators) and all(map(operator.is_, now, self._generators))
-        return same and self._layers.holds() and self._compiled.holds()
+        return same and not (self._layers.foreign or self._compiled.foreign) and self._is_made_of_the_same()
+
+    def _is_made_of_the_same(self) -> bool:
+        return self._layers.holds() and self._compiled.holds()
 
     def configs(self, held: Mapping[str, Any]) -> capture.Configs:
         """Those of the last time, unless a learning rate differs, or what only the user's own code can tell."""
@@ -193,6 +211,10 @@ def _same_buffer(one: tf.Tensor, other: tf.Tensor) -> bool:
 
 def _address(tensor: tf.Tensor) -> int | None:
     """Of its bytes, on whichever device; None for a dtype that DLPack lacks. (dlpack.h: DLTensor begins with it.)"""
+    if (
+        not tensor.dtype.is_numpy_compatible or tensor.dtype == tf.string
+    ):  # TensorFlow would abort the process
+        return None
     try:
         capsule = tf.experimental.dlpack.to_dlpack(tensor)
     except (tf.errors.OpError, ValueError):

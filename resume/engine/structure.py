@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import operator
 import sys
+import types
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -28,12 +29,31 @@ _FOLLOWED = (
 )
 # Attributes in which Keras and TensorFlow list the others once more.
 _PASSED_OVER = ("_tracker", "_self_unconditional_", "_self_name_based_", "_self_saveable_")
+# A validation's, which Keras keeps while it lasts: what it reads is not to be held any longer.
+_PASSING = ("_eval_epoch_iterator", "_eval_data_handler")
+_HOLDERS: Any = (tf.Module, types.SimpleNamespace)
 _MANY: Any = (list, set, deque)
 _FIXED: Any = (tuple, frozenset)
 _LEAVES: Any = (
     bool, int, float, complex, str, bytes, type(None), type, np.ndarray, np.generic, tf.Tensor, tf.Variable,
     keras.KerasTensor,
 )  # fmt: skip
+
+
+class _Lasting(Collection[Any]):
+    """What a model's attributes hold, without those that come and go."""
+
+    def __init__(self, held: Mapping[str, Any]) -> None:
+        self._held = held
+
+    def __iter__(self) -> Iterator[Any]:
+        return (member for name, member in self._held.items() if name not in _PASSING)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, member: object) -> bool:
+        return any(member is one for one in self)
 
 
 class Structure:
@@ -43,7 +63,8 @@ class Structure:
     of any depth. Whatever else there is (numbers, variables, tensors, functions) counts by its identity.
 
     `apart`: kinds that are not followed; `met`: those that were come to. `foreign`: whether there is anything of the
-    user's own, of whose get_config nobody knows what it reads.
+    user's own, or that is not followed though it may hold variables: what a config or a property reads there, nobody
+    knows, and that all is the same as before says little then.
     """
 
     def __init__(self, roots: Iterable[Any], *, apart: tuple[Any, ...] = ()) -> None:
@@ -51,6 +72,7 @@ class Structure:
         self.foreign = False
         self._held: list[tuple[Collection[Any], list[Any]]] = []
         self._apart = (*apart, *flavour.kinds("callbacks.Callback"))  # a model's History, say
+        self._models = flavour.kinds("Model")
         self._followed = tuple(kind for path in _FOLLOWED for kind in flavour.kinds(path))
         seen: dict[int, Any] = {}
         todo = deque(roots)
@@ -77,15 +99,15 @@ class Structure:
         if isinstance(item, self._apart):
             self.met.append(item)
             return ()
-        held, home = getattr(item, "__dict__", None), type(item).__module__.split(".")[0]
-        if held is None:
-            return ()
-        if home not in (*_KERAS, "tensorflow", "numpy") and home not in sys.stdlib_module_names:
+        followed, home = isinstance(item, self._followed), type(item).__module__.split(".")[0]
+        own = home in (*_KERAS, "tensorflow", "numpy") or home in sys.stdlib_module_names
+        if not own or (isinstance(item, _HOLDERS) and not followed):
             self.foreign = True
-        if home not in _KERAS and not isinstance(item, self._followed):
+        held = getattr(item, "__dict__", None)
+        if held is None or not (followed or home in _KERAS):
             return ()
-        self._hold(held.values())
-        return [member for name, member in held.items() if not name.startswith(_PASSED_OVER)]
+        self._hold(_Lasting(held) if isinstance(item, self._models) else held.values())
+        return [member for name, member in held.items() if not name.startswith((*_PASSED_OVER, *_PASSING))]
 
     def _hold(self, members: Collection[Any]) -> list[Any]:
         then = list(members)

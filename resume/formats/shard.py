@@ -74,7 +74,13 @@ class Buffers:
         """One of _BUFFER bytes, whatever is in it; waits for one to be given back where no more may be made."""
         with contextlib.suppress(queue.Empty):
             return self._free.get(block=self._made == self._most)
-        return self._new()
+        try:
+            return self._new()
+        except OSError:  # no memory is left for more
+            if not self._made:
+                raise
+            self._most = self._made
+            return self._free.get()
 
     def give(self, buffer: np.ndarray[Any, Any]) -> None:
         self._free.put(buffer)
@@ -85,10 +91,11 @@ class Buffers:
         Whoever makes one fills it slowly, and so takes fewer than when they are there.
         """
         if self._made > self._spared:
-            for _ in range(min(self._made, self._most - self._made)):
-                buffer = self._new()
-                buffer[:: mmap.PAGESIZE] = 0  # the pages come when they are touched
-                self.give(buffer)
+            with contextlib.suppress(OSError):  # no memory is left for more
+                for _ in range(min(self._made, self._most - self._made)):
+                    buffer = self._new()
+                    buffer[:: mmap.PAGESIZE] = 0  # the pages come when they are touched
+                    self.give(buffer)
         self._spared = self._made
 
     def _new(self) -> np.ndarray[Any, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import subprocess
+import types
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -354,6 +355,65 @@ def test_what_the_users_own_code_tells_is_asked_each_time() -> None:
         )
 
 
+class Holds(keras.Model):
+    """Metrics of the user's own, behind something that Keras does not look into."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.holder = keras.layers.Dense(3), types.SimpleNamespace(seen=keras.metrics.Mean("seen"))
+
+    def call(self, x: Any) -> Any:
+        return self.head(x)
+
+    @property
+    def metrics(self) -> list[Any]:
+        return [*super().metrics, self.holder.seen]
+
+
+def test_what_the_users_own_code_leads_to_is_looked_for_each_time() -> None:
+    model = Holds()
+    model.compile("sgd", "mse")
+    model.train_on_batch(X, np.ones((len(X), 3)))
+    snapshots = Snapshots(model)
+    snapshots.take(epoch=0, batch=0, progress={})
+    model.holder.seen = keras.metrics.Mean("seen")
+    model.holder.seen.update_state(3.0)
+    state = snapshots.take(epoch=0, batch=0, progress={})
+    assert state.arrays["metrics/seen/total"] == 3
+    equal(state, copied(model))
+
+
+def test_a_validation_changes_nothing() -> None:
+    model = model_of(keras)
+    snapshots = Snapshots(model)
+    known: list[Any] = []
+
+    class Snapshot(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            snapshots.take(epoch=0, batch=0, progress={})
+            known.append(snapshots._known)
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.on_train_batch_end(0)
+
+    callbacks = keras.callbacks.CallbackList(
+        [Snapshot()], add_history=True, model=model, epochs=4, verbose=0, steps=2
+    )
+    for epoch in range(4):
+        model.fit(
+            X,
+            Y,
+            validation_data=(X, Y),
+            verbose=0,
+            callbacks=callbacks,
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+        )
+    half = known[len(known) // 2 :]  # Keras has made all that it needs
+    assert len(half) >= 4
+    assert all(one is half[0] for one in half)
+
+
 def test_what_has_not_changed_is_not_found_out_again() -> None:
     model = model_of(keras)
     model.train_on_batch(X, Y)
@@ -459,16 +519,26 @@ def test_what_moves_is_not_held_on_to() -> None:
     model = with_frozen()
     snapshots, name = Snapshots(model), ["model/head/kernel"]
     digests(snapshots, name)
-    held = weakref.ref(snapshots._known.unchanged._known[name[0]][0])
+    held = weakref.ref(snapshots._unchanged._known[name[0]][0])
     assert held() is not None
     train(model)
     digests(snapshots, name)
     gc.collect()
     assert held() is None
-    assert not snapshots._known.unchanged._known
+    assert not snapshots._unchanged._known
     digests(snapshots, name)
     digests(snapshots, [])
-    assert not snapshots._known.unchanged._known  # nor what nobody asks for any more
+    assert not snapshots._unchanged._known  # nor what nobody asks for any more
+
+
+def test_copies_on_the_host_are_not_held_on_to() -> None:
+    model = with_frozen()
+    snapshots = Snapshots(model)
+    state = snapshots.take(epoch=0, batch=0, progress={})
+    assert isinstance(state.arrays, References)
+    state.arrays.bring_all()
+    state.arrays.digests(FROZEN)
+    assert not snapshots._unchanged._known
 
 
 # ---- what is held, and let go of ----

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import types
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -115,3 +118,19 @@ def test_nobody_knows_what_is_foreign() -> None:
     assert Structure([layer]).foreign
     layer.note = Table.__init__  # a function says what it is by itself
     assert not Structure([layer]).foreign
+    for holder in (tf.Module(), types.SimpleNamespace()):
+        layer.note = holder
+        assert Structure([layer]).foreign
+
+
+def test_what_a_validation_holds_is_let_go_of() -> None:
+    """It comes at a validation and goes with it, and a snapshot lies in between."""
+    model = classifier()
+    model._eval_epoch_iterator = Table()
+    data = weakref.ref(model._eval_epoch_iterator)
+    structure = Structure([model])
+    assert not structure.foreign
+    del model._eval_epoch_iterator
+    gc.collect()
+    assert data() is None
+    assert structure.holds()

@@ -262,6 +262,30 @@ def test_as_many_again_as_had_to_be_made_are_there_the_next_time() -> None:
     assert buffers.take() is held[0]  # no more are made
 
 
+def test_where_no_memory_is_left_for_more_there_are_fewer(python: Python) -> None:
+    out, _ = python(NO_ROOM).communicate(timeout=60)
+    assert out.splitlines() == ["the first again", "Cannot allocate memory"]
+
+
+NO_ROOM = """
+import resource, threading
+from resume.formats import shard
+
+buffers = shard.Buffers(8)
+first = buffers.take()
+threading.Timer(0.5, buffers.give, [first]).start()
+with open("/proc/self/statm") as file:
+    size = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 20), resource.RLIM_INFINITY))
+buffers.spare()
+print("the first again" if buffers.take() is first else "another one")
+try:
+    shard.Buffers(8).take()
+except OSError as error:
+    print(error.strerror)
+"""
+
+
 def test_there_are_two_for_the_smallest_state() -> None:
     buffers = shard.Buffers.holding(1)
     assert buffers.take() is not buffers.take()

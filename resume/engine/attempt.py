@@ -126,6 +126,7 @@ class Attempt:
         files = opening.rewind(before, self.named.values())
         opening.record(files, batch=self.batch, epoch=self.epoch, restore_seconds=self.restore_seconds)
         self.own_log = opening.announce(self.notes)
+        nbytes = live.nbytes(self.model)
         self.saver = Saver(
             self.job,
             self.directory,
@@ -133,8 +134,8 @@ class Attempt:
             attempt=self.number,
             newest=self.step if self.origin.kind == "run" else 0,
             own_log=self.own_log,
-            beside=opening.beside(),
-            nbytes=live.nbytes(self.model),
+            beside=opening.beside(nbytes),
+            nbytes=nbytes,
         )
         self.callbacks = RunCallbacks.of(
             self.named.values(),

@@ -14,7 +14,7 @@ import tensorflow as tf
 from resume import headroom, lineage, lock, logs
 from resume.continuity import Proof
 from resume.engine import callbacks as run_callbacks
-from resume.engine import capture, flavour, live, restore
+from resume.engine import capture, flavour, restore
 from resume.engine.callbacks import OwnLog
 from resume.engine.job import Job, Origin
 from resume.filesystem import size
@@ -114,9 +114,8 @@ class Opening:
                 blocked = r.get("blocked", r["seconds"])
                 own_log.checkpoint(step=r["step"], seconds=r["seconds"], blocked=blocked, nbytes=r["bytes"])
 
-    def beside(self) -> bool:
+    def beside(self, nbytes: int) -> bool:
         """Whether checkpoints are written beside the training, which takes as much memory again; says so, in bytes."""
-        nbytes = live.nbytes(self.model)
         if self.job.background is False:
             return False
         room = headroom.available()

@@ -211,9 +211,8 @@ def _same_buffer(one: tf.Tensor, other: tf.Tensor) -> bool:
 
 def _address(tensor: tf.Tensor) -> int | None:
     """Of its bytes, on whichever device; None for a dtype that DLPack lacks. (dlpack.h: DLTensor begins with it.)"""
-    if (
-        not tensor.dtype.is_numpy_compatible or tensor.dtype == tf.string
-    ):  # TensorFlow would abort the process
+    # For a string TensorFlow aborts the process.
+    if not tensor.dtype.is_numpy_compatible or tensor.dtype == tf.string:
         return None
     try:
         capsule = tf.experimental.dlpack.to_dlpack(tensor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,17 @@ def classifier(*, dropout: float = 0.3, **compile_args: Any) -> keras.Model:
     arguments = {"optimizer": "adam", "loss": "sparse_categorical_crossentropy", "metrics": ["accuracy"]}
     model.compile(**{**arguments, **compile_args})
     return model
+
+
+def epochs(model: Any, K: Any, count: int, *callbacks: Any) -> Iterator[int]:
+    """Each an own call of `fit` with a validation, as in a run, the callbacks the same; yields after each."""
+    listed = K.callbacks.CallbackList(
+        list(callbacks), add_history=True, model=model, epochs=count, verbose=0, steps=2
+    )
+    for epoch in range(count):
+        arguments = {"initial_epoch": epoch, "epochs": epoch + 1, "callbacks": listed}
+        model.fit(X, Y, validation_data=(X, Y), verbose=0, **arguments)
+        yield epoch
 
 
 def save(model: keras.Model, path: Path) -> Path:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
-from small import X, Y, classifier
+from small import X, Y, classifier, epochs
 
 from resume import plain
 from resume.engine import capture, live, snapshot
@@ -37,8 +37,10 @@ def copied(model: Any) -> Copies:
     return {name: live.value(v) for name, v in live.of(model).variables.items()}
 
 
-def taken(model: Any, **progress: Any) -> TrainState:
-    return snapshot.Snapshots(model).take(epoch=0, batch=0, progress=progress)
+def taken(of: Any, **progress: Any) -> TrainState:
+    """Of a model, or by what has taken snapshots of it before."""
+    snapshots = of if isinstance(of, Snapshots) else Snapshots(of)
+    return snapshots.take(epoch=0, batch=0, progress=progress)
 
 
 def equal(state: TrainState, copies: Copies) -> None:
@@ -218,7 +220,7 @@ from resume.engine import devices
 strategy = devices.choose("cpu", logical_cpus=2).strategy
 import keras
 sys.path.insert(0, sys.argv[1])
-from small import X, Y, classifier
+from small import X, Y, classifier, epochs
 from test_snapshot import copied, equal, taken, moved
 from resume.engine import snapshot
 
@@ -335,9 +337,9 @@ def test_every_change_since_the_last_snapshot_is_in_the_next(K: Any) -> None:
     model.fit(X, Y, verbose=0)
     snapshots = Snapshots(model)
     for what, change in CHANGES.items():
-        before = facts(snapshots.take(epoch=0, batch=0, progress={}))
+        before = facts(taken(snapshots))
         change(model)
-        state = snapshots.take(epoch=0, batch=0, progress={})
+        state = taken(snapshots)
         assert facts(state) == facts(taken(model)), what
         assert facts(state) != before or what == "a generator", what
         equal(state, copied(model))
@@ -350,9 +352,7 @@ def test_what_the_users_own_code_tells_is_asked_each_time() -> None:
     snapshots = Snapshots(model)
     for share in (0.5, 0.75):
         settings.share = share
-        assert plain.encode(snapshots.take(epoch=0, batch=0, progress={}).model_config) == plain.encode(
-            capture.model_config(model)
-        )
+        assert plain.encode(taken(snapshots).model_config) == plain.encode(capture.model_config(model))
 
 
 class Holds(keras.Model):
@@ -375,10 +375,10 @@ def test_what_the_users_own_code_leads_to_is_looked_for_each_time() -> None:
     model.compile("sgd", "mse")
     model.train_on_batch(X, np.ones((len(X), 3)))
     snapshots = Snapshots(model)
-    snapshots.take(epoch=0, batch=0, progress={})
+    taken(snapshots)
     model.holder.seen = keras.metrics.Mean("seen")
     model.holder.seen.update_state(3.0)
-    state = snapshots.take(epoch=0, batch=0, progress={})
+    state = taken(snapshots)
     assert state.arrays["metrics/seen/total"] == 3
     equal(state, copied(model))
 
@@ -390,25 +390,13 @@ def test_a_validation_changes_nothing() -> None:
 
     class Snapshot(keras.callbacks.Callback):
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            snapshots.take(epoch=0, batch=0, progress={})
+            taken(snapshots)
             known.append(snapshots._known)
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             self.on_train_batch_end(0)
 
-    callbacks = keras.callbacks.CallbackList(
-        [Snapshot()], add_history=True, model=model, epochs=4, verbose=0, steps=2
-    )
-    for epoch in range(4):
-        model.fit(
-            X,
-            Y,
-            validation_data=(X, Y),
-            verbose=0,
-            callbacks=callbacks,
-            initial_epoch=epoch,
-            epochs=epoch + 1,
-        )
+    assert len([*epochs(model, keras, 4, Snapshot())]) == 4
     half = known[len(known) // 2 :]  # Keras has made all that it needs
     assert len(half) >= 4
     assert all(one is half[0] for one in half)
@@ -418,13 +406,13 @@ def test_what_has_not_changed_is_not_found_out_again() -> None:
     model = model_of(keras)
     model.train_on_batch(X, Y)
     snapshots = Snapshots(model)
-    first = snapshots.take(epoch=0, batch=0, progress={})
+    first = taken(snapshots)
     model.train_on_batch(X, Y)
-    second = snapshots.take(epoch=0, batch=0, progress={})
+    second = taken(snapshots)
     assert first.model_config is second.model_config
     assert first.compile_config is second.compile_config
     model.optimizer.learning_rate = 0.5
-    third = snapshots.take(epoch=0, batch=0, progress={})
+    third = taken(snapshots)
     assert third.model_config is first.model_config
     assert third.optimizer is not None
     assert third.optimizer.config["learning_rate"] == 0.5
@@ -433,7 +421,7 @@ def test_what_has_not_changed_is_not_found_out_again() -> None:
 def test_a_model_that_nobody_has_is_not_kept() -> None:
     snapshots = Snapshots(classifier())
     model = weakref.ref(snapshots._model)
-    snapshots.take(epoch=0, batch=0, progress={})
+    taken(snapshots)
     del snapshots
     gc.collect()
     assert model() is None
@@ -472,7 +460,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def digests(snapshots: Snapshots, names: list[str] = FROZEN) -> dict[str, str]:
-    return snapshots.take(epoch=0, batch=0, progress={}).arrays.digests(names)
+    return taken(snapshots).arrays.digests(names)
 
 
 def test_what_has_not_changed_is_not_read_again(made: list[int]) -> None:
@@ -534,7 +522,7 @@ def test_what_moves_is_not_held_on_to() -> None:
 def test_copies_on_the_host_are_not_held_on_to() -> None:
     model = with_frozen()
     snapshots = Snapshots(model)
-    state = snapshots.take(epoch=0, batch=0, progress={})
+    state = taken(snapshots)
     assert isinstance(state.arrays, References)
     state.arrays.bring_all()
     state.arrays.digests(FROZEN)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
-from small import X, Y, classifier
+from small import X, classifier, epochs
 
 from resume.engine.structure import Structure
 
@@ -81,21 +81,11 @@ def test_it_holds_while_a_training_goes_on(K: Any) -> None:
     x = K.layers.Dropout(0.5)(K.layers.BatchNormalization()(inputs))
     model = K.Model(inputs, K.layers.Dense(3, activation="softmax")(x))
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    callbacks = K.callbacks.CallbackList([], add_history=True, model=model, epochs=5, verbose=0, steps=2)
     # Keras 2's metrics hold what they have told last.
     apart = (tf_keras.metrics.Metric,) if K is tf_keras else ()
     held: list[bool] = []
     structure = None
-    for epoch in range(5):  # each a call of its own, as in a run
-        model.fit(
-            X,
-            Y,
-            validation_data=(X, Y),
-            verbose=0,
-            callbacks=callbacks,
-            initial_epoch=epoch,
-            epochs=epoch + 1,
-        )
+    for _ in epochs(model, K, 5):
         held.append(structure is not None and structure.holds())
         structure = Structure([model], apart=apart)
     assert held[2:] == [True, True, True]  # by then Keras has made all that it needs

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from resume.errors import ResumeError, UsageError
 
 _PATIENT = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 2}}
+BEGUN = ".begun"  # where a process that was killed may have left something
 _AT_ONCE = 4  # parts of 50 MB that are on their way at a time, and in memory
 
 
@@ -45,9 +47,26 @@ class Objects:
             return data
 
     def write(self, name: str, data: bytes) -> None:
-        """At once and whole, as object stores do it; over what was there."""
+        """Over what was there. Whole where the store keeps to its protocol; not all do when a sender is killed."""
         with self._plainly("written", name, writes=True):
             self._fs.pipe_file(self._path(name), data)
+
+    def replace(self, name: str, data: bytes) -> None:
+        """The same, whole or not at all on any store: sent beside, and moved by the store itself.
+
+        S3 refuses a body that ends early. Some that are like it keep what came, be it nothing, and so do file systems.
+        """
+        begun = f"{BEGUN}/{uuid.uuid4().hex}"
+        self.write(begun, data)
+        with self._plainly("written", name, writes=True):
+            self._move(self._path(begun), self._path(name))
+
+    def _move(self, source: str, target: str) -> None:
+        if not self._fs.async_impl:  # file systems, which rename
+            self._fs.mv(source, target)
+            return
+        self._fs.cp_file(source, target)  # object stores: no bytes pass through here
+        self._fs.rm_file(source)
 
     def create(self, name: str, data: bytes) -> None:
         """Raises FileExistsError where the name is taken. `data` must be like nobody else's.

@@ -5,6 +5,7 @@ s3://bucket/runs/a/
     checkpoints/step-00001200/manifest.json    the very bytes of the local one: the commit marker, written last
     tenure/...                                 who writes here (resume.tenure)
     lineage.jsonl, config.yaml, logs/...       the run's other files, as they lie in the run directory
+    .begun/...                                 what is on its way to one of the other names
 
 Checkpoints that share a file by hard links, and files that happen to be equal, lie here once: unlike a disk, an object
 store keeps copies of its own. resume.contents says what a content id is.
@@ -34,7 +35,7 @@ import xxhash
 from resume import contents
 from resume.errors import NewerSchemaError, SourceError
 from resume.formats import native
-from resume.objects import Objects
+from resume.objects import BEGUN, Objects
 from resume.rundir import Checkpoint
 
 _CHECKPOINTS, _SHARDS, LINEAGE = "checkpoints", "shards", "lineage.jsonl"
@@ -133,7 +134,7 @@ class Remote:
         lost = set(contents.ids(manifest).values()) - self._whole(manifest)
         if lost:
             raise OSError(errno.EIO, f"{self.url}: the server has lost {len(lost)} files of {name}")
-        self.objects.write(_marker(name), data)
+        self.objects.replace(_marker(name), data)
         self._manifests[name] = xxhash.xxh3_128_hexdigest(data), manifest
 
     def has(self, checkpoint: Path, *, name: str = "") -> bool:
@@ -211,7 +212,8 @@ class Remote:
             self.sweep()
 
     def sweep(self) -> int:
-        """Remove files that no manifest names; how many. Nothing where a manifest cannot be read: it may name any."""
+        """Remove files that no manifest names; how many. None where a manifest cannot be read: it may name any."""
+        self.objects.remove(self.objects.sizes(BEGUN))
         there = self.objects.sizes(_SHARDS)  # listed first: what is uploaded later is not looked at
         found = [c.path.name for c in self.checkpoints()]
         try:
@@ -241,7 +243,7 @@ class Remote:
 
     def _push(self, name: str, read: Callable[[], bytes], seen: tuple[int, int]) -> None:
         if self._pushed.get(name) != seen:
-            self.objects.write(name, read())
+            self.objects.replace(name, read())
             self._pushed[name] = seen
 
     def forget(self) -> None:

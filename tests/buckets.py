@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -67,6 +69,63 @@ class Server:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "asks")
         monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+
+
+class Cutting:
+    """A way to a server that is cut in the middle of one PUT, and for good: as when the sender is killed there."""
+
+    def __init__(self, server: Server, *, puts: int, body: int) -> None:
+        """After `puts` of them, and `body` bytes of the next one's."""
+        self._server, self._puts, self._body = server, puts, body
+        self._turn, self._ways = threading.Lock(), list[socket.socket]()
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        self.cut = False
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def close(self) -> None:
+        with self._turn:
+            for way in (self._listening, *self._ways):
+                with contextlib.suppress(OSError):
+                    way.shutdown(socket.SHUT_RDWR)
+                way.close()
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                client = self._listening.accept()[0]
+                server = socket.create_connection(("127.0.0.1", self._server.port))
+                with self._turn:
+                    self._ways += [client, server]
+                threading.Thread(target=self._requests, args=(client, server), daemon=True).start()
+                threading.Thread(target=self._answers, args=(server, client), daemon=True).start()
+
+    def _answers(self, server: socket.socket, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := server.recv(1 << 16):
+                client.sendall(data)
+
+    def _requests(self, client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError), client.makefile("rb") as stream:
+            while first := stream.readline():
+                head = [first]
+                while head[-1] != b"\r\n":
+                    head.append(stream.readline())
+                ends = first.startswith(b"PUT ") and self._is_last()
+                server.sendall(b"".join(head))
+                length = next(
+                    (int(h.split(b":")[1]) for h in head if h.lower().startswith(b"content-length")), 0
+                )
+                server.sendall(stream.read(min(self._body, length) if ends else length))
+                if ends:
+                    self.cut = True
+                    self.close()
+                    return
+
+    def _is_last(self) -> bool:
+        with self._turn:
+            self._puts -= 1
+            return self._puts < 0
 
 
 def _free_port() -> int:

@@ -53,6 +53,16 @@ def test_written_listed_read_and_removed(bucket: str, tmp_path: Path) -> None:
     assert objects.modified("a")["a/b/three"] > 1.7e9
 
 
+def test_replaced_and_nothing_beside(bucket: str) -> None:
+    objects = Objects(f"{bucket}/runs/a")
+    for data in (b"first", b"", b"last"):
+        objects.replace("a/one", data)
+        assert objects.read("a/one") == data
+    assert objects.sizes() == {"a/one": 4}
+    with pytest.raises(OSError, match=r"absent/runs/\.begun/\w+: cannot be written"):
+        Objects("s3://absent/runs").replace("a/one", b"")
+
+
 def test_other_kinds_of_stores_are_used_alike(tmp_path: Path) -> None:
     for url in ("memory://runs/a", f"file://{tmp_path}/runs/a"):
         objects = Objects(url)
@@ -67,6 +77,10 @@ def test_other_kinds_of_stores_are_used_alike(tmp_path: Path) -> None:
         objects.get("two", tmp_path / "two")
         assert (tmp_path / "two").read_bytes() == objects.read("two") == b"22"
         assert objects.modified("")["two"] > 1.7e9
+        for data in (b"first", b"", b"last"):
+            objects.replace("a/four", data)
+            assert objects.read("a/four") == data
+        objects.remove(["a/four"])
         objects.remove(["a/one", "a/one"])
         assert objects.sizes("a") == {}
 

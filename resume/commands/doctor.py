@@ -128,7 +128,7 @@ def _remote(url: str) -> Check:
     """Written there and removed; and whether a name that is taken stays so, by which two starts are told apart."""
     objects, probe = Objects(url), f"{tenure.FOLDER}/doctor-{uuid.uuid4().hex}"
     began = time.monotonic()
-    objects.write(probe, b"first")
+    objects.replace(probe, b"first")
     seconds = time.monotonic() - began
     try:
         objects.create(probe, b"second")

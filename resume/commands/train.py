@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from resume import clusters, lineage, preempt, signalpath, tiers, urls
+from resume import clusters, lineage, preempt, rundir, signalpath, tiers, urls
 from resume.commands import composition, quiet
 from resume.errors import EXIT_COMPLETED, ResumeError, UsageError
 from resume.preempt import Watch
@@ -52,8 +52,7 @@ def task(cfg: DictConfig, *, act: Act | None = None) -> None:
         settings = validate(cfg)
         place, remote = urls.placed(settings.run_dir)
         settings = replace(settings, run_dir=remote or str(place))
-        epochs = settings.fit.epochs
-        done = tiers.completed(remote, epochs=epochs) if remote else lineage.completed(place, epochs=epochs)
+        done = _done(place, remote, epochs=settings.fit.epochs)
         if done is not None:
             print(f"run {settings.run_dir}: {done}.")
             return
@@ -61,6 +60,17 @@ def task(cfg: DictConfig, *, act: Act | None = None) -> None:
     except ResumeError as error:
         print(f"resume: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+
+
+def _done(place: Path, remote: str | None, *, epochs: int) -> str | None:
+    """A sentence when the run is finished. One whose last checkpoint is damaged is not: it goes on from the one before.
+
+    (Of a run behind a URL only the manifests are looked at.) Raises NoCheckpointError where none is whole.
+    """
+    if remote:
+        return tiers.completed(remote, epochs=epochs)
+    done = lineage.completed(place, epochs=epochs)
+    return None if done is None or rundir.newest_whole(place)[1] else done
 
 
 def _trained(settings: Settings, *, record: str, act: Act | None) -> None:

@@ -6,6 +6,7 @@ variables. That nothing has changed since is seen in a fraction of that, at ever
 
 from __future__ import annotations
 
+import itertools
 import operator
 import sys
 import types
@@ -31,6 +32,8 @@ _FOLLOWED = (
 _PASSED_OVER = ("_tracker", "_self_unconditional_", "_self_name_based_", "_self_saveable_")
 # A validation's, which Keras keeps while it lasts: what it reads is not to be held any longer.
 _PASSING = ("_eval_epoch_iterator", "_eval_data_handler")
+# Of Keras's variables, which are most of all there is: what can be another while the variable is the same.
+_OF_A_VARIABLE = (operator.attrgetter("_value"), operator.attrgetter("_trainable"))
 _HOLDERS: Any = (tf.Module, types.SimpleNamespace)
 _MANY: Any = (list, set, deque)
 _FIXED: Any = (tuple, frozenset)
@@ -70,7 +73,8 @@ class Structure:
     def __init__(self, roots: Iterable[Any], *, apart: tuple[Any, ...] = ()) -> None:
         self.met: list[Any] = []
         self.foreign = False
-        self._held: list[tuple[Collection[Any], list[Any]]] = []
+        self._held: list[Collection[Any]] = []
+        self._variables: list[keras.Variable] = []
         self._apart = (*apart, *flavour.kinds("callbacks.Callback"))  # a model's History, say
         self._models = flavour.kinds("Model")
         self._followed = tuple(kind for path in _FOLLOWED for kind in flavour.kinds(path))
@@ -81,18 +85,26 @@ class Structure:
             if id(item) not in seen:
                 seen[id(item)] = item
                 todo.extend(self._members(item))
+        self._sizes, self._found = list(map(len, self._held)), list(self._now())
 
     def holds(self) -> bool:
         """Whether nothing was set, added, removed or replaced; by an equal one is by another one."""
-        return all(len(now) == len(then) and all(map(operator.is_, now, then)) for now, then in self._held)
+        # In C throughout, and over one chain: this is asked at every snapshot of thousands of members.
+        return list(map(len, self._held)) == self._sizes and all(map(operator.is_, self._now(), self._found))
+
+    def _now(self) -> Iterator[Any]:
+        attributes = (map(attribute, self._variables) for attribute in _OF_A_VARIABLE)
+        return itertools.chain(itertools.chain.from_iterable(self._held), *attributes)
 
     def _members(self, item: Any) -> Iterable[Any]:
         if isinstance(item, _LEAVES):
             return ()
         if isinstance(item, dict):
-            return [*self._hold(item.keys()), *self._hold(item.values())]
+            self._held += [item.keys(), item.values()]
+            return [*item.keys(), *item.values()]
         if isinstance(item, _MANY):
-            return self._hold(item)
+            self._held.append(item)
+            return list(item)
         return item if isinstance(item, _FIXED) else self._attributes(item)
 
     def _attributes(self, item: Any) -> Iterable[Any]:
@@ -106,10 +118,8 @@ class Structure:
         held = getattr(item, "__dict__", None)
         if held is None or not (followed or home in _KERAS):
             return ()
-        self._hold(_Lasting(held) if isinstance(item, self._models) else held.values())
+        if isinstance(item, keras.Variable) and own:
+            self._variables.append(item)
+        else:
+            self._held.append(_Lasting(held) if isinstance(item, self._models) else held.values())
         return [member for name, member in held.items() if not name.startswith((*_PASSED_OVER, *_PASSING))]
-
-    def _hold(self, members: Collection[Any]) -> list[Any]:
-        then = list(members)
-        self._held.append((members, then))
-        return then

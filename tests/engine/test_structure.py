@@ -28,6 +28,7 @@ class Kept(keras.layers.Layer):
         self.names = ["a", "b"]
         self.deep = {"one": [{"two": (1, [2.5])}]}
         self.seen = {3}
+        self.halves = [["a", "b"], ["c"]]
         self.table = tf.Variable(tf.zeros(3))
         self.inner = keras.layers.Dense(2, kernel_regularizer=keras.regularizers.L2(0.25))
 
@@ -46,6 +47,8 @@ CHANGES: dict[str, Callable[[Any], object]] = {
     "another in a set": lambda k: (k.seen.clear(), k.seen.add(4)),
     "a key": lambda k: k.deep.__setitem__("three", k.deep.pop("one")),
     "deep inside": lambda k: k.deep["one"][0]["two"][1].append(3.5),
+    "moved to the next": lambda k: k.halves[1].insert(0, k.halves[0].pop()),
+    "the value of a variable": lambda k: setattr(k.inner.kernel, "_value", tf.Variable(tf.zeros((6, 2)))),
     "a variable in place of one": lambda k: setattr(k, "table", tf.Variable(tf.zeros(3))),
     "of an inner layer": lambda k: setattr(k.inner, "units", 3),
     "of what an inner layer holds": lambda k: setattr(k.inner.kernel_regularizer, "l2", 0.5),

@@ -8,6 +8,7 @@ equal bytes, as the header and the arrays cover a safetensors file without a gap
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ import xxhash
 from resume.errors import SourceError
 from resume.formats import shard
 from resume.state import Spec
+
+_ID = re.compile("[0-9a-f]{32}")
 
 
 def ids(manifest: Mapping[str, Any]) -> dict[str, str]:
@@ -30,6 +33,15 @@ def _id(manifest: Mapping[str, Any], name: str, facts: Mapping[str, Any]) -> str
     digests = [digest for *_, digest in _spans(manifest, name)]
     text = json.dumps([facts["bytes"], facts["header"], digests], separators=(",", ":"))
     return xxhash.xxh3_128_hexdigest(text.encode())
+
+
+def demand_names(manifest: Mapping[str, Any], at: Path) -> None:
+    """What becomes a path on this machine does not lead out of it. Raises SourceError. `at`: the manifest's place."""
+    for name, id in ids(manifest).items():
+        if Path(name).name != name or name == "..":
+            raise SourceError(f"{at}: {name} is outside this checkpoint.")
+        if not _ID.fullmatch(id):
+            raise SourceError(f"{at}: {id!r} is no digest of {name}.")
 
 
 def demand_whole(file: Path, manifest: Mapping[str, Any]) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ class Objects:
         """`options`: the file system's own, over those of fsspec's configuration (FSSPEC_S3_ENDPOINT_URL, ...)."""
         self.url = url.rstrip("/")
         self._fs, self._root = _opened(self.url, options)
+        self.heard = time.monotonic()  # when the store last answered, or took a part of a large file
 
     def at(self, name: str) -> str:
         return f"{self.url}/{name}"
@@ -51,22 +53,27 @@ class Objects:
         with self._plainly("written", name, writes=True):
             self._fs.pipe_file(self._path(name), data)
 
-    def replace(self, name: str, data: bytes) -> None:
+    def replace(self, name: str, data: bytes, *, before: Callable[[], None] = lambda: None) -> None:
         """The same, whole or not at all on any store: sent beside, and moved by the store itself.
 
         S3 refuses a body that ends early. Some that are like it keep what came, be it nothing, and so do file systems.
+        `before`: called when all that is left is the moving; nothing is written where it raises.
         """
         begun = f"{BEGUN}/{uuid.uuid4().hex}"
         self.write(begun, data)
-        with self._plainly("written", name, writes=True):
-            self._move(self._path(begun), self._path(name))
+        try:
+            before()
+            with self._plainly("written", name, writes=True):
+                self._move(self._path(begun), self._path(name))
+        finally:
+            with contextlib.suppress(Exception):  # moved away; or what remains nobody will look at
+                self._fs.rm_file(self._path(begun))
 
     def _move(self, source: str, target: str) -> None:
-        if not self._fs.async_impl:  # file systems, which rename
+        if _renames(self._fs):
             self._fs.mv(source, target)
-            return
-        self._fs.cp_file(source, target)  # object stores: no bytes pass through here
-        self._fs.rm_file(source)
+        else:
+            self._fs.cp_file(source, target)  # within the store: no bytes pass through here
 
     def create(self, name: str, data: bytes) -> None:
         """Raises FileExistsError where the name is taken. `data` must be like nobody else's.
@@ -86,8 +93,11 @@ class Objects:
 
     def put(self, name: str, file: Path) -> None:
         """The bytes of a file; nobody sees a part of them."""
+        from fsspec.callbacks import Callback
+
+        parts = Callback(hooks={"heard": lambda *_, **__: self._hear()})
         with self._plainly("written", name, writes=True):
-            self._fs.put_file(str(file), self._path(name))
+            self._fs.put_file(str(file), self._path(name), callback=parts)
 
     def get(self, name: str, file: Path) -> None:
         with self._plainly("read", name):
@@ -106,6 +116,9 @@ class Objects:
         inside = {path: facts for path, facts in found.items() if path.startswith(start)}
         return {path[len(start) :]: facts for path, facts in inside.items()}
 
+    def _hear(self) -> None:
+        self.heard = time.monotonic()
+
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}".rstrip("/")
 
@@ -114,6 +127,7 @@ class Objects:
         """`writes`: a name that is not there needs no other before it, so it is the bucket that is missing."""
         try:
             yield
+            self._hear()
         except FileNotFoundError as error:
             if writes:
                 raise OSError(errno.EIO, f"{self.at(name)}: cannot be {done} ({_words(error)})") from error
@@ -152,6 +166,13 @@ def _defaults(scheme: str, configured: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     config = {**_PATIENT, **configured.get("config_kwargs", {})}
     return {"max_concurrency": configured.get("max_concurrency", _AT_ONCE), "config_kwargs": config}
+
+
+def _renames(fs: Any) -> bool:
+    """Whether it has a way of its own to move. The one that all inherit copies, and takes names for patterns."""
+    from fsspec import AbstractFileSystem
+
+    return not fs.async_impl and type(fs).mv is not AbstractFileSystem.mv
 
 
 def _time(facts: Mapping[str, Any]) -> float:

@@ -91,7 +91,9 @@ class Remote:
         with tempfile.TemporaryDirectory(prefix="resume-") as folder:
             (Path(folder) / native.MANIFEST).write_bytes(data)
             try:
-                return native.read_manifest(Path(folder))
+                manifest = native.read_manifest(Path(folder))
+                contents.demand_names(manifest, Path(folder) / native.MANIFEST)
+                return manifest
             except (SourceError, NewerSchemaError) as error:
                 raise type(error)(self._placed(str(error), Path(folder), name)) from None
 
@@ -119,8 +121,7 @@ class Remote:
                 self._doubted.discard(shard)
                 there |= {shard}
                 sent += int(manifest["files"][file]["bytes"])
-        may()
-        self._commit(name, (checkpoint / native.MANIFEST).read_bytes(), manifest)
+        self._commit(name, (checkpoint / native.MANIFEST).read_bytes(), manifest, may)
         return sent
 
     def _whole(self, manifest: Mapping[str, Any]) -> set[str]:
@@ -129,12 +130,20 @@ class Remote:
         there = self.objects.sizes(_SHARDS)
         return {s for s, n in wanted.items() if there.get(f"{_SHARDS}/{s}") == n} - self._doubted
 
-    def _commit(self, name: str, data: bytes, manifest: dict[str, Any]) -> None:
-        # Looked at once more: the server may have been started anew, and empty, since the first file.
-        lost = set(contents.ids(manifest).values()) - self._whole(manifest)
-        if lost:
-            raise OSError(errno.EIO, f"{self.url}: the server has lost {len(lost)} files of {name}")
-        self.objects.replace(_marker(name), data)
+    def _commit(self, name: str, data: bytes, manifest: dict[str, Any], may: Callable[[], None]) -> None:
+        """Asked for the last time when the manifest lies beside its name, where a successor removes it before all else.
+
+        So whoever stands still here until another has taken the run over cannot give it its name any more.
+        """
+
+        def before() -> None:
+            may()
+            # Looked at once more: the server may have been started anew, and empty, since the first file.
+            lost = set(contents.ids(manifest).values()) - self._whole(manifest)
+            if lost:
+                raise OSError(errno.EIO, f"{self.url}: the server has lost {len(lost)} files of {name}")
+
+        self.objects.replace(_marker(name), data, before=before)
         self._manifests[name] = xxhash.xxh3_128_hexdigest(data), manifest
 
     def has(self, checkpoint: Path, *, name: str = "") -> bool:
@@ -172,8 +181,6 @@ class Remote:
         try:
             manifest = self.manifest(name)
             for file, shard in contents.ids(manifest).items():
-                if Path(file).name != file:
-                    raise SourceError(f"{self.objects.at(_marker(name))}: {file} is outside this checkpoint.")
                 self.objects.get(f"{_SHARDS}/{shard}", begun / file)
             (begun / native.MANIFEST).write_bytes(self.objects.read(_marker(name)))
         except FileNotFoundError as error:
@@ -183,17 +190,31 @@ class Remote:
             _sync(path)
         native.sync_directory(begun)
 
-    def copy(self, name: str, run: Path) -> None:
-        """A checkpoint as it is, damaged or not, for a look at it; what checkpoints share is fetched once."""
-        target, shards = run / _CHECKPOINTS / name, run / ".shards"
+    def copy(self, name: str, run: Path) -> bool:
+        """A checkpoint as it is, damaged or not, for a look at it; what checkpoints share is fetched once.
+
+        False where it has been retired meanwhile: nothing of it is left then.
+        """
+        target = run / _CHECKPOINTS / name
         target.mkdir(parents=True)
+        try:
+            self._copy(name, target, run / ".shards")
+        except SourceError:  # which a look at the copy will find, too
+            return True
+        except FileNotFoundError:
+            there = any(checkpoint.path.name == name for checkpoint in self.checkpoints())
+            if not there:
+                shutil.rmtree(target)
+            return there
+        return True
+
+    def _copy(self, name: str, target: Path, shards: Path) -> None:
         shards.mkdir(exist_ok=True)
         (target / native.MANIFEST).write_bytes(self.objects.read(_marker(name)))
-        with contextlib.suppress(SourceError, FileNotFoundError):  # which a look at the copy will find, too
-            for file, shard in contents.ids(self.manifest(name)).items():
-                if not (shards / shard).exists():
-                    self.objects.get(f"{_SHARDS}/{shard}", shards / shard)
-                os.link(shards / shard, target / Path(file).name)
+        for file, shard in contents.ids(self.manifest(name)).items():
+            if not (shards / shard).exists():
+                self.objects.get(f"{_SHARDS}/{shard}", shards / shard)
+            os.link(shards / shard, target / file)
 
     def _demand_sound(self, name: str, begun: Path, manifest: Mapping[str, Any]) -> None:
         damage = list(native.damage(begun))
@@ -272,13 +293,21 @@ def _told(run: Path) -> bytes | None:
 
 def local_files(run: Path) -> list[str]:
     """The run's other files: all but checkpoints, locks, and what is half written."""
-    found = (file for file in run.rglob("*") if file.is_file() and not file.is_symlink())
-    return sorted(name for file in found if _is_file_of_run(name := str(file.relative_to(run))))
+    found: list[str] = []
+    for folder, below, files in os.walk(
+        run
+    ):  # which does not mind folders that vanish meanwhile, as rglob does
+        here = Path(folder).relative_to(run)
+        below[:] = [name for name in below if _is_file_of_run((here / name).as_posix())]
+        regular = (here / name for name in files if not (run / here / name).is_symlink())
+        found += (name for file in regular if _is_file_of_run(name := file.as_posix()))
+    return sorted(found)
 
 
 def _is_file_of_run(name: str) -> bool:
+    """`name`: as a store gives it; one with an empty part, as consoles make for a folder, is nobody's file."""
     parts = name.split("/")
-    hidden = any(part.startswith(".") for part in parts)
+    hidden = any(not part or part.startswith(".") for part in parts)
     return not hidden and parts[0] not in _NOT_OURS and not name.startswith(_OF_THE_LOCK)
 
 

@@ -63,8 +63,34 @@ def test_replaced_and_nothing_beside(bucket: str) -> None:
         Objects("s3://absent/runs").replace("a/one", b"")
 
 
+def test_what_may_not_be_removed_is_in_its_place(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = Objects(f"{bucket}/runs/a")
+
+    def refused(path: str) -> None:
+        raise PermissionError(13, "Access Denied")
+
+    monkeypatch.setattr(objects._fs, "rm_file", refused)
+    objects.replace("one", b"1")
+    assert objects.read("one") == b"1"
+
+
+def test_not_replaced_where_the_last_question_says_no(bucket: str) -> None:
+    objects, sizes = Objects(f"{bucket}/runs/a"), []
+
+    def before() -> None:
+        sizes.append(list(objects.sizes().values()))
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        objects.replace("one", b"four", before=before)
+    assert sizes == [[4]]
+    assert objects.sizes() == {}
+
+
 def test_other_kinds_of_stores_are_used_alike(tmp_path: Path) -> None:
-    for url in ("memory://runs/a", f"file://{tmp_path}/runs/a"):
+    for url in (
+        f"{kind}/runs/{name}" for kind in ("memory:/", f"file://{tmp_path}") for name in ("a", "b=[1,2]*")
+    ):
         objects = Objects(url)
         assert objects.sizes() == {}
         (tmp_path / "one").write_bytes(b"1")
@@ -80,6 +106,7 @@ def test_other_kinds_of_stores_are_used_alike(tmp_path: Path) -> None:
         for data in (b"first", b"", b"last"):
             objects.replace("a/four", data)
             assert objects.read("a/four") == data
+            assert ".begun" not in str(objects.sizes())
         objects.remove(["a/four"])
         objects.remove(["a/one", "a/one"])
         assert objects.sizes("a") == {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,7 +82,7 @@ def test_the_marker_is_written_last_and_after_a_question(
         rundir.publish(tmp_path, make_state(1)).path,
         may=lambda: seen.append((len(shards(remote)), names(remote))),
     )
-    assert seen == [(0, []), (1, []), (2, [])]
+    assert seen == [(0, []), (1, []), (2, [])]  # the last time with the manifest beside its name
     assert names(remote) == ["step-00000001"]
 
 
@@ -96,6 +98,28 @@ def test_who_may_not_go_on_leaves_no_marker(bucket: str, tmp_path: Path, make_st
     assert (names(remote), len(shards(remote))) == ([], 2)
     assert remote.sweep() == 2
     assert shards(remote) == set()
+
+
+def test_who_stood_still_before_the_marker_comes_too_late(
+    bucket: str, tmp_path: Path, make_state: Make
+) -> None:
+    """Another has taken the run over meanwhile, swept, and published the same step."""
+    one, other = (
+        rundir.publish(tmp_path / n, make_state(1, epoch=e)).path for n, e in (("one", 1), ("other", 2))
+    )
+    successor, asked = Remote(bucket), []
+
+    def may() -> None:
+        asked.append(1)
+        if len(asked) == 3:
+            successor.sweep()
+            successor.upload(other)
+
+    with pytest.raises(OSError, match=r"manifest\.json: cannot be written"):
+        Remote(bucket).upload(one, may=may)
+    assert len(asked) == 3
+    assert successor.has(other)
+    successor.fetch("step-00000001", tmp_path / "there")
 
 
 def test_listed_by_step(bucket: str, tmp_path: Path, make_state: Make) -> None:
@@ -267,6 +291,68 @@ def test_a_file_outside_the_checkpoint(bucket: str, tmp_path: Path, make_state: 
     with pytest.raises(SourceError, match=r"\.\./\.\./escaped is outside this checkpoint"):
         remote.fetch("step-00000001", tmp_path / "there")
     assert not (tmp_path / "there/escaped").exists()
+
+
+def test_a_digest_that_is_a_path(bucket: str, tmp_path: Path, make_state: Make) -> None:
+    remote, path = Remote(bucket), rundir.publish(tmp_path / "here", make_state(1)).path
+    remote.upload(path)
+    manifest = native.read_manifest(path)
+    manifest["files"]["model.json"]["digest"] = str(tmp_path / "escaped")
+    del manifest["digest"]
+    manifest["digest"] = native._hex(native._canonical_json(manifest))
+    remote.objects.write("checkpoints/step-00000001/manifest.json", native._file_json(manifest))
+    with pytest.raises(
+        SourceError, match=rf"^{bucket}/checkpoints/step-00000001/manifest.json: .* no digest of model"
+    ):
+        remote.fetch("step-00000001", tmp_path / "there")
+    assert remote.copy("step-00000001", tmp_path / "copy")
+    assert [p.name for p in (tmp_path / "copy/checkpoints/step-00000001").iterdir()] == ["manifest.json"]
+
+
+def test_names_that_are_nobodys_file(moto: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A double slash, and the folders that consoles make."""
+    moto.known(monkeypatch)
+    remote = Remote(f"{moto.make('nobodys')}/runs/a")
+    remote.objects.write("log.csv", b"1")
+    for key in ("runs/a/", "runs/a/logs/", f"runs/a/{tmp_path}/escaped", "runs/a/../escaped"):
+        remote.objects._fs.call_s3("put_object", Bucket="nobodys", Key=key, Body=b"")
+    assert any("escaped" in name for name in remote.objects.sizes())
+    assert remote.files() == ["log.csv"]
+
+
+def test_retired_while_it_is_copied(
+    bucket: str, tmp_path: Path, make_state: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = Remote(bucket)
+    remote.upload(rundir.publish(tmp_path / "here", make_state(1)).path)
+    get = remote.objects.get
+
+    def late(name: str, file: Path) -> None:
+        Remote(bucket).retire(["step-00000001"])
+        get(name, file)
+
+    monkeypatch.setattr(remote.objects, "get", late)
+    assert not remote.copy("step-00000001", tmp_path / "copy")
+    assert not (tmp_path / "copy/checkpoints/step-00000001").exists()
+
+
+def test_listed_while_checkpoints_are_published(tmp_path: Path) -> None:
+    ended = threading.Event()
+
+    def publish() -> None:
+        while not ended.is_set():
+            begun = tmp_path / "checkpoints" / f".unfinished-{uuid.uuid4().hex}"
+            begun.mkdir(parents=True)
+            begun.rename(tmp_path / "checkpoints/step-00000001")
+            (tmp_path / "checkpoints/step-00000001").rmdir()
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    (tmp_path / "log.csv").touch()
+    found = [local_files(tmp_path) for _ in range(2000)]
+    ended.set()
+    thread.join()
+    assert found == [["log.csv"]] * 2000
 
 
 def test_a_server_that_forgets_in_between(forgetful: Server, tmp_path: Path, make_state: Make) -> None:

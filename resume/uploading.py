@@ -65,6 +65,7 @@ class Uploader:
         # How often it was asked to look, and up to which of these all is done.
         self._asked, self._reached = 1, 0
         self._settled: set[Identity] = set()  # checkpoints that are there, or need not be
+        self._there: set[str] = set()  # names of those that are there
         self._refused: set[Identity] = set()  # damaged ones
         self._troubled = self._lagged = False
         self.lost: RunInUseError | None = None  # the remote run is another's: nothing is uploaded any more
@@ -84,7 +85,7 @@ class Uploader:
         waiting = len(self.behind)
         if waiting > _LAGGING and not (self._lagged or self._troubled):
             self._lagged = True
-            self._say(f"{self._remote.url}: uploads lag, {waiting} checkpoints are on this machine only")
+            self._tell(f"{self._remote.url}: uploads lag, {waiting} checkpoints are on this machine only")
 
     def _ask(self) -> int:
         with self._turn:
@@ -128,7 +129,7 @@ class Uploader:
         late = math.inf if seconds is None else time.monotonic() + seconds
         asked = self._ask()
         with self._turn:
-            while self._reached < asked and self.lost is None:
+            while self._reached < asked and self.lost is None and self._thread.is_alive():
                 left = late - time.monotonic()
                 if left <= 0 or given_up():
                     break
@@ -163,32 +164,44 @@ class Uploader:
     def _done(self, asked: int) -> None:
         if self._troubled or self._lagged:
             self._troubled = self._lagged = False
-            self._say(f"{self._remote.url}: uploads go on, and have caught up")
+            self._tell(f"{self._remote.url}: uploads go on, and have caught up")
         with self._turn:
             self._reached = asked
             self._turn.notify_all()
 
     def _lose(self, error: RunInUseError) -> None:
-        self._say(str(error))
+        self._tell(str(error))
         with self._turn:
             self.lost = error
             self._leaving.set()
             self._turn.notify_all()
 
+    def _tell(self, line: str) -> None:
+        with contextlib.suppress(Exception):  # the thread must not end for want of somebody who listens
+            self._say(line)
+
     def _trouble(self, error: Exception) -> None:
-        self._remote.forget()
-        self._settled.clear()  # who knows what a server that was away still has
+        self._forget()  # who knows what a server that was away still has
         if not self._troubled:
             self._troubled = True
             words = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-            self._say(f"uploads wait, and are tried again: {words}")
+            self._tell(f"uploads wait, and are tried again: {words}")
 
     def _catch_up(self) -> None:
         """Until nothing is missing; what is published meanwhile is looked for after each, and goes first."""
+        if self._there - {
+            c.path.name for c in self._remote.checkpoints()
+        }:  # it came back empty, and nobody noticed
+            self._forget()
         while (checkpoint := self._next()) is not None:
             self._upload(checkpoint)
             self._retire()
         self._push()
+
+    def _forget(self) -> None:
+        self._settled.clear()
+        self._there.clear()
+        self._remote.forget()
 
     def _next(self) -> Checkpoint | None:
         """The newest local checkpoint that is missing from the remote tier, of those that retention keeps of both."""
@@ -201,7 +214,7 @@ class Uploader:
             # again where checkpoints come fast.
             return missing[-1]
         here = {c.path.name for c in local}
-        there = [c for c in self._remote.checkpoints() if c.path.name not in here]
+        there = [c for c in self._older(local) if c.path.name not in here]
         gone = {c.path.name for c in self._retired(local, there)}
         for checkpoint in missing:
             if checkpoint.path.name in gone:
@@ -216,11 +229,12 @@ class Uploader:
                     self._push()  # first: a checkpoint continues the logs that it was published with
                     self.sent += self._remote.upload(path, name=name, may=self._may)
                 self._settle(checkpoint)
+                self._there.add(name)
             except SourceError as error:
                 if not checkpoint.path.exists():  # retired, where there are no hard links
                     raise _GivenUpError from None
                 self._refused.add(_identity(checkpoint.path))
-                self._say(str(error).replace(str(path), str(checkpoint.path)))
+                self._tell(str(error).replace(str(path), str(checkpoint.path)))
 
     def _settle(self, checkpoint: Checkpoint) -> None:
         self._settled.add(_identity(checkpoint.path))
@@ -237,7 +251,17 @@ class Uploader:
     def _retire(self) -> None:
         """By the same rule as in the local tier; what is newer must be there before anything goes."""
         self._may()
-        self._remote.retire([c.path.name for c in self._retired([], self._remote.checkpoints())])
+        names = [c.path.name for c in self._retired([], self._older(rundir.checkpoints(self._run)))]
+        self._there.difference_update(names)
+        self._remote.retire(names)
+
+    def _older(self, local: list[Checkpoint]) -> list[Checkpoint]:
+        """Those in the remote tier that are no newer than ours. Newer ones were passed over, being damaged.
+
+        By their steps they would push out every whole one. When the training gets there, each is replaced or retired.
+        """
+        newest = local[-1].order if local else (0, 0)
+        return [c for c in self._remote.checkpoints() if c.order <= newest]
 
     def _retired(self, local: list[Checkpoint], there: list[Checkpoint]) -> list[Checkpoint]:
         logs: dict[Path, Mapping[str, Any]] = {}

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resume import contents, rundir
+from resume import contents, rundir, tiers
 from resume.errors import RunInUseError
 from resume.formats import native
 from resume.rundir import Best, Directory, Retention
@@ -346,6 +346,74 @@ def test_taken_over_by_another_process(run: Run) -> None:
     assert sentence is not None
     assert "behind by 1 checkpoints (step-00000002)" in sentence
     assert (run.said, run.there, run.here) == (["taken over"], [1], [1, 2])
+
+
+def test_newer_ones_that_are_damaged_push_out_none(kept: str, tmp_path: Path, make_state: Make) -> None:
+    first = Run(kept, tmp_path / "first", make_state)
+    first.begin()
+    for step in (10, 20, 30):
+        first.publish(step)
+    assert first.uploads.finish(60) is None
+    remote = Remote(kept)
+    remote.objects.write("checkpoints/step-00000030/manifest.json", b"{")
+    other = Run(kept, tmp_path / "other", make_state)
+    assert len(tiers.bring(Remote(kept), other.path)) == 1
+    other.begin()
+    for step in (21, 22, 23):
+        other.publish(step)
+        until(lambda: other.uploads._reached == other.uploads._asked)
+    assert (other.here, other.there) == ([22, 23], [22, 23, 30])
+    for step in (30, 31):
+        other.publish(step)
+    assert other.uploads.finish(60) is None
+    assert (whole(kept, tmp_path / "copy"), other.said) == ([30, 31], [])
+
+
+def test_a_server_that_came_back_empty_while_nobody_looked(
+    forgetful: Server, tmp_path: Path, make_state: Make
+) -> None:
+    forgetful.start()
+    run = Run(forgetful.make("bucket"), tmp_path / "run", make_state, Retention(last=1, every_steps=2))
+    run.begin()
+    (run.path / "log.csv").write_text("epoch")
+    for step in (2, 3):
+        run.publish(step)
+    until(lambda: run.uploads._reached == run.uploads._asked)
+    for publishes in (True, False):
+        forgetful.kill()
+        forgetful.start()
+        forgetful.make("bucket")
+        if publishes:
+            run.publish(5)
+        else:
+            run.uploads.published()
+        until(lambda: run.uploads._reached == run.uploads._asked)
+        assert (run.here, whole(run.url, tmp_path / "copy")) == ([2, 5], [2, 5])
+        assert Remote(run.url).files() == ["log.csv"]
+    assert run.uploads.finish(60) is None
+    assert run.said == []
+
+
+def test_nobody_listens(run: Run, keeping: Server) -> None:
+    """The log's disk is full, say."""
+
+    def say(line: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    run.begin(say=say)
+    keeping.kill()
+    run.publish(1)
+    until(lambda: run.uploads.troubled)
+    keeping.start()
+    assert run.uploads.finish(60) is None
+    assert run.there == [1]
+
+    def taken() -> None:
+        raise RunInUseError("taken over")
+
+    uploads = run.begin(say=say, demand=taken)
+    run.publish(2)
+    until(lambda: uploads.lost is not None)
 
 
 # ---- kills ----

@@ -86,7 +86,8 @@ class Behind(Tier):
             return False
         hurried = notice is not None and notice.signal == signal.SIGINT
         late = now > max(since, notice.since if notice is not None else since) + _PATIENCE
-        return late and (hurried or self._uploads.troubled)
+        silent = now > self._remote.objects.heard + _PATIENCE  # it hangs, which is no error for minutes
+        return late and (hurried or silent or self._uploads.troubled)
 
 
 @contextlib.contextmanager

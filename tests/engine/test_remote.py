@@ -72,11 +72,11 @@ def test_a_node_that_is_gone_is_waited_for(url: str, tmp_path: Path, monkeypatch
     monkeypatch.setattr(tenure, "_LOOK", 0.2)
     another(url, 1)
     said: list[str] = []
-    with remote.tier(job(url, tmp_path / "run", said, stale=1.0)):
+    with remote.tier(job(url, tmp_path / "run", said, stale=5.0)):  # a store may tell time in seconds
         pass
     assert said == [
         f"{url}: another process trains here (host elsewhere, pid 7, since today). "
-        "Waits 11 s for it to leave or fall silent."
+        "Waits 15 s for it to leave or fall silent."
     ]
 
 
@@ -130,6 +130,30 @@ def test_without_a_server_an_attempt_leaves_in_time(
         attempt(mine, act)
     assert any("behind by 1 checkpoints (step-00000003)" in line for line in said)
     assert time.monotonic() - began < 30
+
+
+def test_a_server_that_hangs_is_not_waited_for(
+    url: str, keeping: Server, tmp_path: Path, make_state: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its requests are no errors for minutes; when the kill comes nobody knows."""
+    monkeypatch.setattr(remote, "_PATIENCE", 1.0)
+    monkeypatch.setattr(tenure, "_LOOK", 0.5)
+    said: list[str] = []
+    mine = job(url, tmp_path / "run", said)
+
+    def act(tier: remote.Tier) -> None:
+        keeping.pause()
+        rundir.publish(tmp_path / "run", make_state(3))
+        tier.published()
+        mine.watch.notice = Notice(signal.SIGTERM, Cause("preempted", None), time.monotonic(), None)
+        raise ValueError("mine")
+
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="mine"):
+        attempt(mine, act)
+    assert any("behind by 1 checkpoints (step-00000003)" in line for line in said)
+    assert time.monotonic() - began < 30
+    keeping.go_on()
 
 
 def test_a_server_that_cannot_be_asked_begins_nothing(keeping: Server, url: str, tmp_path: Path) -> None:

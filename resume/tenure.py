@@ -29,6 +29,8 @@ from resume.objects import Objects
 
 FOLDER = "tenure"
 _BEATS = 3  # heartbeats in the time after which a holder counts as gone; each is a request that costs
+_IDENTITY = ".tier"
+_LEFT = 3600.0  # seconds after which what a killed process has asked the time with is garbage
 _LOOK = 5.0  # seconds between looks while waiting
 
 
@@ -52,7 +54,11 @@ class Tenure:
             self.objects.create(self.name, json.dumps(self.facts).encode())
             newest = self.number
         facts = _facts(self.objects, newest)
-        if facts.get("token") != self.facts["token"]:
+        if (
+            not facts and newest == self.number
+        ):  # a heartbeat that was cut off, of which the store has kept the half
+            self._say()
+        elif facts.get("token") != self.facts["token"]:
             raise RunInUseError(
                 f"{self.objects.url}: taken over by another process ({lock.named(facts)}). This one uploads nothing "
                 "more; what it has published here on this machine stays as it is."
@@ -65,6 +71,8 @@ class Tenure:
         while not self._ended.wait(seconds):
             with contextlib.suppress(OSError):  # a server that is away is the uploads' to speak of
                 self._say()
+        with contextlib.suppress(OSError):  # else the next one waits until this counts as gone
+            self._say(ended=True)
 
 
 @contextlib.contextmanager
@@ -90,15 +98,22 @@ def held(
         yield tenure
     finally:
         tenure._ended.set()
-        beats.join(_LOOK)  # the last word must be ours
-        with contextlib.suppress(OSError):  # else the next one waits until this counts as gone
-            tenure._say(ended=True)
+        beats.join(_LOOK)  # its last word; a server that hangs keeps nobody here
 
 
 def _own_facts(tier: Path, job: str | None) -> dict[str, Any]:
-    where = f"{socket.gethostname()}:{tier.absolute()}"
+    where = f"{socket.gethostname()}:{tier.absolute()}:{_identity(tier)}"
     return {"token": uuid.uuid4().hex, "tier": where, "host": socket.gethostname(), "pid": os.getpid(), "job": job,
             "since": time.strftime("%F %T")}  # fmt: skip
+
+
+def _identity(tier: Path) -> str:
+    """Of this local tier: containers that share a host's name may each have a disk of their own at the same path."""
+    file = tier / _IDENTITY
+    if not file.is_file() or not file.stat().st_size:
+        tier.mkdir(parents=True, exist_ok=True)
+        file.write_text(uuid.uuid4().hex)
+    return file.read_text()
 
 
 def _take(tenure: Tenure, *, wait: float, stale: float) -> None:
@@ -111,6 +126,7 @@ def _take(tenure: Tenure, *, wait: float, stale: float) -> None:
             with contextlib.suppress(FileExistsError):  # another was first: look at it
                 objects.create(tenure.name, json.dumps(tenure.facts).encode())
                 objects.remove(_named(n) for n in _numbers(objects) if n < newest)
+                _sweep(objects, tenure.name)
                 return
         elif time.monotonic() >= give_up:
             raise RunInUseError(
@@ -136,6 +152,12 @@ def _silence(objects: Objects, number: int) -> float:
         return times[probe] - times.get(_named(number), times[probe])
     finally:
         objects.remove([probe])
+
+
+def _sweep(objects: Objects, own: str) -> None:
+    times = objects.modified(FOLDER)
+    probes = (name for name in times if not name.rpartition("/")[2].isdecimal())
+    objects.remove(name for name in probes if times.get(own, 0) - times[name] > _LEFT)
 
 
 def _newest(objects: Objects) -> int:

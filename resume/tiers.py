@@ -60,10 +60,29 @@ def _brought(remote: Remote, run: Path) -> list[str]:
             "Nothing was changed. Restore one of them from a backup, or start anew in another run_dir."
         )
     if ours is not None:
-        _set_aside(run, _lines(remote), beyond=_own_lines(run))
+        passed += _went_on_elsewhere(remote, run, ours)
     elif set(_lines(remote)) - set(_own_lines(run)):
         _take_over_files(remote, run)  # attempts that published nothing are attempts, too
     return passed
+
+
+def _went_on_elsewhere(remote: Remote, run: Path, ours: Checkpoint) -> list[str]:
+    """What the remote lineage tells beyond this machine's, where it is ours that is continued."""
+    theirs, mine = _lines(remote), _own_lines(run)
+    if set(theirs) <= set(mine):
+        return []
+    published = [r for r in _records(theirs) if r["event"] == "checkpoint"]
+    if any(
+        r["digest"] == _digest(ours) for r in published
+    ):  # from this very checkpoint on: its lineage is the longer one
+        _take_over(remote, run)
+        return _never_uploaded(remote, run, ours.path)
+    _set_aside(run, theirs, beyond=mine)
+    parted = [r for r in published if r["digest"] not in {own.get("digest") for own in _records(mine)}]
+    return [
+        f"{remote.url}/{r['path']}: of another machine, which had not seen {ours.path.name} of this one."
+        for r in parted
+    ]
 
 
 def _newest_whole(run: Path) -> Checkpoint | None:
@@ -75,19 +94,23 @@ def _newest_whole(run: Path) -> Checkpoint | None:
 
 def _hand_over(remote: Remote, run: Path, chosen: Checkpoint) -> None:
     """The run becomes that of the remote tier, but for the chosen checkpoint, which is whole beside its place."""
-    theirs = _records(_lines(remote))
-    known = {r.get("digest") for r in theirs if r["event"] == "checkpoint"}
-    attempts = {(r.get("time"), r.get("pid")) for r in lineage.attempts(theirs)}
-    mine = lineage.attempts(lineage.read(run))
-    strangers = [r for r in mine if (r.get("time"), r.get("pid")) not in attempts]
-    writers = [(str(r["host"]), int(r["pid"])) for r in strangers]
-    logs.rewind(run, {}, folders=[run / "logs"], writers=writers)
-    _take_over_files(remote, run)
+    known = {r.get("digest") for r in _records(_lines(remote)) if r["event"] == "checkpoint"}
+    _take_over(remote, run)
     for checkpoint in rundir.checkpoints(run):
         digest = _digest(checkpoint)
         in_its_place = checkpoint.path == run / chosen.path  # and damaged, else it would have been chosen
         if in_its_place or (digest is not None and digest not in known):
             rundir.retire(checkpoint)
+
+
+def _take_over(remote: Remote, run: Path) -> None:
+    """Lineage and logs become those of the remote tier; what attempts have logged of which it knows nothing goes."""
+    attempts = {(r.get("time"), r.get("pid")) for r in lineage.attempts(_records(_lines(remote)))}
+    mine = lineage.attempts(lineage.read(run))
+    strangers = [r for r in mine if (r.get("time"), r.get("pid")) not in attempts]
+    writers = [(str(r["host"]), int(r["pid"])) for r in strangers]
+    logs.rewind(run, {}, folders=[run / "logs"], writers=writers)
+    _take_over_files(remote, run)
 
 
 def _take_over_files(remote: Remote, run: Path) -> None:
@@ -193,7 +216,7 @@ def local_copy(name: str, *, newest: bool = False) -> Iterator[Path]:
     if not urls.is_remote(name):
         yield Path(name)
         return
-    url, _, last = name.rstrip("/").partition("/checkpoints/")
+    url, last = _run_and_checkpoint(name.rstrip("/"))
     with tempfile.TemporaryDirectory(prefix="resume-") as folder:
         run = Path(folder) / url.rpartition("/")[2]
         run.mkdir()
@@ -204,6 +227,12 @@ def local_copy(name: str, *, newest: bool = False) -> Iterator[Path]:
         yield place
 
 
+def _run_and_checkpoint(url: str) -> tuple[str, str]:
+    """The URL of the run, and the name of its checkpoint where it is the URL of one."""
+    run, _, last = url.rpartition("/checkpoints/")
+    return (run, last) if run and last.startswith("step-") else (url, "")
+
+
 def _copied(remote: Remote, run: Path, last: str, *, newest: bool) -> Path:
     found = [c for c in remote.checkpoints() if not last or c.path.name == last]
     if not found and (last or not remote.holds()):
@@ -212,8 +241,14 @@ def _copied(remote: Remote, run: Path, last: str, *, newest: bool) -> Path:
     if not last:
         remote.pull(run, [name for name in remote.files() if name == lineage.FILE])
         (run / "checkpoints").mkdir()
+    copied = 0
     for checkpoint in reversed(found):
-        remote.copy(checkpoint.path.name, run)
-        if newest and not Checkpoint(run / checkpoint.path, *checkpoint.order).damage():
+        there = remote.copy(checkpoint.path.name, run)
+        copied += there
+        if there and newest and not Checkpoint(run / checkpoint.path, *checkpoint.order).damage():
             break
+    if found and not copied:
+        raise SourceError(
+            f"{remote.url}: its training has retired what was being copied. Repeat the command."
+        )
     return run / found[0].path if last else run

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import xxhash
 
+from resume.errors import UsageError
+
 
 def is_remote(name: str) -> bool:
     """Whether this names a place behind a URL, and not a file or folder."""
@@ -27,8 +29,13 @@ def local_tier(url: str, *, within: str | Path | None = None) -> Path:
 
 
 def placed(run_dir: str, *, local: str | Path | None = None) -> tuple[Path, str | None]:
-    """The run directory on this machine, and the URL of the tier behind it where it has one."""
+    """The run directory on this machine, and the URL of the tier behind it where it has one.
+
+    Raises UsageError for a URL that names nothing.
+    """
     if is_remote(run_dir):
+        if not run_dir.partition("://")[2].strip("/"):  # s3://$BUCKET, where that is not set
+            raise UsageError(f"{run_dir}: names no bucket. A run behind a URL is run_dir=s3://BUCKET/PATH")
         return local_tier(run_dir, within=local), run_dir.rstrip("/")
     return Path(run_dir).expanduser(), None
 

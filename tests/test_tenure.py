@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +17,12 @@ from resume.errors import RunInUseError, UnreachableError
 from resume.objects import Objects
 from tests.buckets import Server
 
-HERE, THERE = Path("/runs/here"), Path("/runs/there")
+HERE, THERE = Path("here"), Path("there")
+
+
+@pytest.fixture(autouse=True)
+def _disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
 
 
 def test_a_second_process_is_refused_and_told_who(kept: str) -> None:
@@ -40,7 +47,7 @@ def test_of_many_at_once_one_begins(bucket: str) -> None:
         objects = Objects(bucket)
         together.wait()
         try:
-            with tenure.held(objects, tier=Path(f"/runs/{number}")) as mine:
+            with tenure.held(objects, tier=Path(f"{number}")) as mine:
                 won.append(number)
                 assert all(refused.acquire(timeout=30) for _ in range(5))
                 mine.demand()
@@ -126,3 +133,49 @@ def test_a_server_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
         away,
     ):
         pass
+
+
+def test_another_disk_at_the_same_path_is_another_tier(kept: str) -> None:
+    """Containers that share a host's name."""
+    objects = Objects(kept)
+    with tenure.held(objects, tier=HERE) as first:
+        HERE.rename("elsewhere")
+        with (
+            pytest.raises(RunInUseError, match="another process trains here"),
+            tenure.held(objects, tier=HERE),
+        ):
+            pass
+        first.demand()
+        shutil.rmtree(HERE)
+        Path("elsewhere").rename(HERE)
+        with tenure.held(objects, tier=HERE) as second:  # whose lock is ours by now
+            second.demand()
+
+
+def test_a_heartbeat_that_was_cut_off_is_no_takeover(kept: str) -> None:
+    objects = Objects(kept)
+    with tenure.held(objects, tier=HERE) as mine:
+        objects.write(mine.name, b"")
+        mine.demand()
+        assert json.loads(objects.read(mine.name))["token"] == mine.facts["token"]
+
+
+def test_a_server_that_hangs_keeps_nobody(
+    kept: str, keeping: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tenure, "_LOOK", 0.5)
+    with tenure.held(Objects(kept), tier=HERE):
+        keeping.pause()
+        began = time.monotonic()
+    assert time.monotonic() - began < 10
+    keeping.go_on()
+
+
+def test_what_a_killed_process_asked_the_time_with(kept: str, tmp_path: Path) -> None:
+    objects = Objects(kept)
+    for name in ("now-old", "now-new"):
+        objects.write(f"tenure/{name}", b"")
+    (old,) = (tmp_path / "kept").rglob("now-old")
+    os.utime(old, (time.time() - 4000,) * 2)
+    with tenure.held(objects, tier=HERE) as mine:
+        assert objects.sizes("tenure").keys() == {mine.name, "tenure/now-new"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from resume import contents, lineage, rundir, tiers, urls
-from resume.errors import NoCheckpointError, SourceError, UnreachableError
+from resume.errors import NoCheckpointError, SourceError, UnreachableError, UsageError
 from resume.state import TrainState
 from resume.storage import Remote
 from tests.buckets import Server
@@ -62,6 +62,12 @@ def test_the_local_tier_has_a_place_of_its_own(tmp_path: Path, monkeypatch: pyte
     monkeypatch.delenv("TMPDIR")
     monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
     assert urls.local_tier("s3://bucket/runs/a") == Path("/cache/keras-resume", one.name)
+
+
+def test_a_url_that_names_nothing() -> None:
+    for url in ("s3://", "s3:///", "gs://"):
+        with pytest.raises(UsageError, match="names no bucket"):
+            urls.placed(url)
 
 
 # ---- which tier goes on ----
@@ -255,6 +261,72 @@ def test_nothing_to_look_at(kept: str, moto: Server) -> None:
         tiers.local_copy("s3://no-such-bucket-here/a"),
     ):
         pass
+
+
+def test_a_run_may_lie_below_checkpoints(kept: str, tmp_path: Path, make_state: Make) -> None:
+    url = f"{kept}/checkpoints/a"
+    upload(Remote(url), publish(tmp_path, make_state(1)))
+    with tiers.local_copy(url) as run:
+        assert names(run) == ["step-00000001"]
+    with tiers.local_copy(f"{url}/checkpoints/step-00000001") as path:
+        assert rundir.read(path).iterations == 1
+
+
+def test_all_retired_while_they_are_copied(
+    kept: str, tmp_path: Path, make_state: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(Remote(kept), publish(tmp_path, make_state(1)))
+    copy = Remote.copy
+
+    def late(self: Remote, name: str, run: Path) -> bool:
+        Remote(kept).retire([name])
+        return copy(self, name, run)
+
+    monkeypatch.setattr(Remote, "copy", late)
+    for url in (kept, f"{kept}/checkpoints/step-00000001"):
+        with pytest.raises(SourceError, match="retired what was being copied"), tiers.local_copy(url):
+            pass
+        upload(Remote(kept), tmp_path / "checkpoints/step-00000001")
+
+
+# ---- lineages that part ----
+
+
+def test_what_another_machine_lost_is_told_wherever_the_run_goes_on(
+    kept: str, tmp_path: Path, make_state: Make
+) -> None:
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    begin(first, 1, pid=1)
+    upload(Remote(kept), publish(first, make_state(1)))
+    tiers.bring(Remote(kept), second)
+    begin(second, 2, pid=2)
+    publish(second, make_state(2), attempt=2)
+    Remote(kept).push(second)  # its lineage arrives, its checkpoint does not, and it is gone
+    lineage.append(first, "start", attempt=2, pid=3, host="node", verdict="exact")  # and ended at once
+    lost = f"{kept}/checkpoints/step-00000002: published on the machine that trained it, and never uploaded."
+    for run in (third, first):
+        assert tiers.bring(Remote(kept), run) == [lost]
+        assert lineage.read(run) == lineage.read(second)
+    assert [r["pid"] for r in tiers._records((first / "lineage.aside.jsonl").read_bytes().splitlines())] == [
+        3
+    ]
+
+
+def test_who_goes_on_from_his_own_hears_of_the_other(kept: str, tmp_path: Path, make_state: Make) -> None:
+    """Both have a step 20, each of its own."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    begin(first, 1, pid=1)
+    upload(Remote(kept), publish(first, make_state(10)))
+    publish(first, make_state(20))
+    tiers.bring(Remote(kept), second)
+    begin(second, 2, pid=2)
+    upload(Remote(kept), publish(second, make_state(20, epoch=5), attempt=2))
+    assert tiers.bring(Remote(kept), first) == [
+        f"{kept}/checkpoints/step-00000020: of another machine, which had not seen step-00000020 of this one."
+    ]
+    assert names(first) == ["step-00000010", "step-00000020"]
+    assert len(lineage.read(first)) == 3
+    assert len((first / "lineage.aside.jsonl").read_bytes().splitlines()) == 2
 
 
 # ---- completed ----

@@ -23,6 +23,7 @@ from tests.e2e.kills import scalars_differ
 HERE = Path(__file__).parent
 ROOT = Path(resume.__file__).parents[1]
 SETTINGS = ["fit.epochs=2", "checkpoint.every_steps=10", "cluster=local", "fit.verbose=0", "cluster.grace=30"]
+SETTINGS += ["cluster.stale=15"]  # for how long a node that is gone with its disk is waited for
 CSV = ["+callbacks.csv._target_=keras.callbacks.CSVLogger", "+callbacks.csv.filename=${run_dir}/log.csv"]
 
 

@@ -287,8 +287,11 @@ class Remote:
 
 
 def _told(run: Path) -> bytes | None:
-    file = run / LINEAGE
-    return file.read_bytes() if file.is_file() else None
+    """The lineage, without a line that is being written."""
+    if not (run / LINEAGE).is_file():
+        return None
+    told = (run / LINEAGE).read_bytes()
+    return told[: told.rfind(b"\n") + 1]
 
 
 def local_files(run: Path) -> list[str]:

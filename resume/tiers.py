@@ -133,11 +133,12 @@ def _never_uploaded(remote: Remote, run: Path, fetched: Path) -> list[str]:
     published = [r for r in lineage.read(run) if r["event"] == "checkpoint"]
     places = [n for n, r in enumerate(published) if r["digest"] == digest]
     later = published[places[-1] + 1 :] if places else []
-    there = {_manifest_digest(remote, c) for c in remote.checkpoints()}
+    digests = {str(c.path): _manifest_digest(remote, c) for c in remote.checkpoints()}
+    damaged = {path for path, digest in digests.items() if digest is None}  # which was said
     return [
         f"{remote.url}/{r['path']}: published on the machine that trained it, and never uploaded."
         for r in later
-        if r["digest"] not in there
+        if r["digest"] not in digests.values() and r["path"] not in damaged
     ]
 
 

@@ -417,6 +417,14 @@ def test_only_what_has_changed_is_pushed(bucket: str, tmp_path: Path) -> None:
     assert remote.objects.read("a.csv") == b"1"
 
 
+def test_a_line_that_is_being_written_is_not_pushed(kept: str, tmp_path: Path) -> None:
+    remote = Remote(f"{kept}/a")
+    for written, told in (("", b""), ("one\ntw", b"one\n"), ("one\ntwo\n", b"one\ntwo\n")):
+        (tmp_path / "lineage.jsonl").write_text(written)
+        remote.push(tmp_path)
+        assert remote.objects.read("lineage.jsonl") == told
+
+
 def test_leftovers_of_a_fetch_are_swept(bucket: str, tmp_path: Path, make_state: Make) -> None:
     remote = Remote(bucket)
     remote.upload(rundir.publish(tmp_path / "here", make_state(1)).path)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -111,6 +111,22 @@ def test_what_is_not_finished_is_no_commit(stamps: ModuleType, tmp_path: Path) -
 
 
 # ---- the measurement ----
+
+
+def test_what_does_not_vary_is_measured_once(imported: Import) -> None:
+    seen: list[str] = []
+
+    def run(job: dict[str, Any]) -> dict[str, Any]:
+        seen.append(job["name"])
+        return job
+
+    costs, bench = imported("costs"), SimpleNamespace(run=run)
+    trials = {"d": "retained", "a": "trained", "b": "trained"}
+    jobs = {(trial, "", name): {"name": name} for name, trial in trials.items()}
+    costs.measure(jobs, bench, 3)
+    assert seen == ["d", "a", "b", "b", "a", "a", "b"]
+    alone = {key: jobs[key] for key in jobs if key[0] == "retained"}
+    assert costs.measure(alone, bench, 3) == {("retained", "", "d"): [{"name": "d"}]}
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ EXACT, PARTIAL, BROKEN = "exact", "partial", "broken"
 
 # What no foreign format holds. Accepted without asking, and said: there is nothing that a user could do about it.
 # Of `states`, SavedModels and checkpoints of TensorFlow hold those of Keras 2.
-NEVER_HELD = ("seeds", "metrics", "callbacks", "position", "rng", "states")
+NEVER_HELD = ("seeds", "metrics", "callbacks", "position", "rng", "states", "objects")
 
 _MEANING = {
     "missing": "not in the source, started fresh",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from resume import names
 from resume.continuity import Finding
 from resume.errors import DriftError
 
@@ -53,10 +54,26 @@ def optimizer(class_name: str | None, config: Mapping[str, Any] | None) -> dict[
 def compare(saved: Mapping[str, Any], today: Mapping[str, Any]) -> list[Finding]:
     """Differences between two declarations, leaf by leaf; a part that either side did not declare is not compared."""
     both = [part for part in today if part in saved and saved[part] is not None and today[part] is not None]
-    found = [finding for part in both for finding in _differences(part, saved[part], today[part])]
+    found = [
+        f for part in both for f in _differences(part, _unnumbered(saved[part]), _unnumbered(today[part]))
+    ]
     # Of another class of optimizer every hyperparameter differs, which says nothing more.
     other = [f for f in found if f.name == "optimizer.class"]
     return other + [f for f in found if not (other and f.name.startswith("optimizer."))]
+
+
+def _unnumbered(value: Any) -> Any:
+    """Without names that count the objects of a class (`focal`, `focal_1`), as Keras gives them to a user's losses."""
+    if isinstance(value, list | tuple):
+        return [_unnumbered(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    found = {key: _unnumbered(item) for key, item in value.items()}
+    made, config = str(value.get("class_name", "")).rpartition(">")[2], found.get("config")
+    name = str(config.get("name")) if isinstance(config, dict) else ""
+    if name and names.split_number(name)[0] == names.snake_case(made):
+        del found["config"]["name"]
+    return found
 
 
 def _differences(name: str, saved: Any, found: Any) -> Iterator[Finding]:

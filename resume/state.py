@@ -9,7 +9,8 @@ Canonical names
     optimizer/loss_scale/<name>         what a LossScaleOptimizer adds around its inner optimizer
     optimizer/hyper/<name>              hyperparameters that Keras 2's legacy optimizers keep as variables
     optimizer/unused/<n>                what standalone Keras stored without ever reading it
-    beside/<attribute>/...              an optimizer that the model keeps beside its own, names as in optimizer/
+    beside/<path>/...                   an optimizer that the model leads to beside its own, names as in optimizer/
+    objects/<path>                      variables of losses, schedules and the user's own objects (resume.engine.reach)
     seeds/<layer path>/<name>           seed generators of layers
     states/<layer path>/<n>             what a stateful recurrent layer hands on from batch to batch
     metrics/<variable path>             accumulators of the epoch in progress

@@ -108,3 +108,17 @@ def test_another_optimizer_needs_a_fresh_state() -> None:
     found = drift.compare({"optimizer": {"class": "Adam"}}, {"optimizer": {"class": "SGD"}})
     with pytest.raises(DriftError, match=r"for a fresh one: 'checkpoint\.accept=\[optimizer\]'$"):
         drift.demand(found, prefer=None, source="runs/a")
+
+
+def test_a_name_that_counts_objects_is_no_declaration() -> None:
+    """In a notebook a cell that is run again makes `focal_1`."""
+
+    def declared(name: str, gamma: float = 2.0) -> dict[str, object]:
+        loss = {"class_name": "mine>Focal", "config": {"name": name, "gamma": gamma}}
+        return {"compile": {"loss": {"out": [loss]}}}
+
+    assert drift.compare(declared("focal"), declared("focal_1")) == []
+    assert drift.compare(declared("mine"), declared("mine")) == []
+    (named,) = drift.compare(declared("mine"), declared("other"))
+    assert named.name == "compile.loss.out"
+    assert drift.compare(declared("focal"), declared("focal_1", gamma=3.0)) != []

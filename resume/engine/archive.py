@@ -17,7 +17,7 @@ from keras.src.saving import saving_lib
 from keras.src.saving.keras_saveable import KerasSaveable
 
 from resume import names
-from resume.engine import flavour, live
+from resume.engine import flavour, live, reach
 
 
 def addresses(model: keras.Model) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def _children(saveable: Any) -> Iterator[tuple[str, Any]]:
 
 def _walk(saveable: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
     if id(saveable) in seen or isinstance(
-        saveable, (*live.optimizer_kinds(), *flavour.kinds("metrics.Metric"))
+        saveable, (*reach.optimizer_kinds(), *flavour.kinds("metrics.Metric"))
     ):
         return
     seen.add(id(saveable))

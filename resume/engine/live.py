@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from resume import names
-from resume.engine import flavour, keras2, rng
+from resume.engine import flavour, keras2, reach, rng
 from resume.state import REPLICA, Spec
 
 Variable = Any  # keras.Variable or tf.Variable: both have assign() and numpy()
@@ -23,8 +23,6 @@ Variable = Any  # keras.Variable or tf.Variable: both have assign() and numpy()
 # Lists of an optimizer that hold something else than one slot a trainable variable.
 _SCHEMES: weakref.WeakKeyDictionary[keras.Model, names.Scheme] = weakref.WeakKeyDictionary()
 BESIDE = "beside/"
-# TensorFlow's own bookkeeping of what an object holds, and how many texts a lookup layer's adapt() has seen.
-_PASSED_OVER = ("_self_", "num_documents")
 # Tuples made once: each snapshot asks thousands of times.
 _MANY: Any = (list, tuple, dict)
 _ONE: Any = (tf.Variable, keras.Variable)
@@ -45,6 +43,7 @@ def of(model: keras.Model) -> Live:
     Raises ValueError when the optimizer is not built yet.
     """
     named = _of_keras2(model) if flavour.of(model) == flavour.TF_KERAS else _of_keras3(model)
+    named += _objects(model, known=[v for _, v in named])
     named = _with_constants(model, [*named, *rng.variables().items()])
     unique = names.unique([name for name, _ in named])
     variables = {name: variable for name, (_, variable) in zip(unique, named, strict=True)}
@@ -90,11 +89,17 @@ def _of_keras3(model: keras.Model) -> list[tuple[str, Variable]]:
     owners = {id(v): name.removeprefix("model/") for name, v in named if name.startswith("model/")}
     optimizer = optimizer_of(model)
     if optimizer is not None:
-        named += _optimizer(optimizer, owners)
-    for attribute, other in other_optimizers(model).items():
-        prefix = f"{BESIDE}{attribute}/"
-        named += _plain_optimizer(other, owners, prefix=prefix, slots=prefix)
+        named += _optimizer(optimizer, owners, prefix="optimizer/")
+    for path, other in reach.optimizers(model).items():
+        named += _optimizer(other, owners, prefix=f"{BESIDE}{path}/")
     return named + _metrics(model, known={id(v) for _, v in named})
+
+
+def _objects(model: keras.Model, *, known: Iterable[Variable]) -> list[tuple[str, Variable]]:
+    """Of losses, schedules and the user's own objects: what nothing else has named."""
+    generators = rng.variables().values()
+    ids = {id(one) for v in (*known, *generators) for one in (v, getattr(v, "_value", v))}
+    return [(f"objects/{path}", v) for path, v in reach.variables(model) if id(v) not in ids]
 
 
 def _of_keras2(model: Any) -> list[tuple[str, Variable]]:
@@ -107,9 +112,9 @@ def _of_keras2(model: Any) -> list[tuple[str, Variable]]:
     named += [(f"states/{path}", v) for path, v in keras2.states(model)]
     if optimizer_of(model) is not None:
         named += keras2.optimizer_variables(model.optimizer, weights)
-    for attribute, other in other_optimizers(model).items():
+    for path, other in reach.optimizers(model).items():
         found = keras2.optimizer_variables(other, weights)
-        named += [(f"{BESIDE}{attribute}/{name.removeprefix('optimizer/')}", v) for name, v in found]
+        named += [(f"{BESIDE}{path}/{name.removeprefix('optimizer/')}", v) for name, v in found]
     known = {id(v) for _, v in named}
     return named + [(f"metrics/{path}", v) for path, v in keras2.metrics(model) if id(v) not in known]
 
@@ -135,17 +140,6 @@ def diverged(arrays: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray
 def optimizer_of(model: keras.Model) -> Any:
     """The model's optimizer; None for a model that was never compiled, which lacks the attribute."""
     return getattr(model, "optimizer", None)
-
-
-def other_optimizers(model: keras.Model) -> dict[str, Any]:
-    """By attribute, the optimizers that a model's own training step keeps beside `model.optimizer` (a GAN's, say)."""
-    mine, kinds = optimizer_of(model), optimizer_kinds()
-    return {name: o for name, o in vars(model).items() if isinstance(o, kinds) and o is not mine}
-
-
-def optimizer_kinds() -> tuple[Any, ...]:
-    """Of tf_keras, the legacy optimizers share no class with the others."""
-    return (*flavour.kinds("optimizers.Optimizer"), *flavour.kinds("optimizers.legacy.Optimizer"))
 
 
 def value(variable: Variable) -> np.ndarray[Any, Any]:
@@ -246,7 +240,7 @@ def _model(model: keras.Model) -> Iterator[tuple[str, Variable]]:
     paths = [f"{layer.path or layer.name}/{name}" for layer, name, _ in owned]
     for name, (_, _, v) in zip(scheme.canonical(paths), owned, strict=True):
         yield f"seeds/{name}", v
-    optimizers = [optimizer_of(model), *other_optimizers(model).values()]
+    optimizers = [optimizer_of(model), *reach.optimizers(model).values()]
     listed = [*ours, *model.metrics_variables, *(v for o in optimizers for v in getattr(o, "variables", []))]
     carried = list(_states(layers))
     for name, (_, v) in zip(scheme.canonical([path for path, _ in carried]), carried, strict=True):
@@ -298,7 +292,7 @@ def _untracked(
     for layer in layers:
         owner = owners.get(id(layer), layer)
         for attribute, item in vars(layer).items():
-            for variable in _variables_in(item) if not attribute.startswith(_PASSED_OVER) else ():
+            for variable in _variables_in(item) if not attribute.startswith(reach.PASSED_OVER) else ():
                 if id(variable) not in known:
                     found.setdefault(id(variable), (f"{owner.path or owner.name}/{attribute}", variable))
     canonical = scheme.canonical([path for path, _ in found.values()])
@@ -335,20 +329,20 @@ def _metrics(model: keras.Model, *, known: set[int]) -> list[tuple[str, Variable
     ]
 
 
-def _optimizer(optimizer: Any, owners: Mapping[int, str]) -> list[tuple[str, Variable]]:
+def _optimizer(optimizer: Any, owners: Mapping[int, str], *, prefix: str) -> list[tuple[str, Variable]]:
     """Names as in resume.state. A LossScaleOptimizer and a MultiOptimizer wrap others."""
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        own = [(f"optimizer/loss_scale/{_scalar(optimizer, v)}", v) for v in optimizer._variables]
-        return own + _optimizer(optimizer.inner_optimizer, owners)
+        own = [(f"{prefix}loss_scale/{_scalar(optimizer, v)}", v) for v in optimizer._variables]
+        return own + _optimizer(optimizer.inner_optimizer, owners, prefix=prefix)
     inner = list(getattr(optimizer, "_inner_optimizers", []))
-    own = _plain_optimizer(optimizer, owners, prefix="optimizer/")
+    own = _plain_optimizer(optimizer, owners, prefix=prefix, slots=prefix)
     for index, part in enumerate(inner):
-        own += _plain_optimizer(part, owners, prefix=f"optimizer/inner/{index}/")
+        own += _plain_optimizer(part, owners, prefix=f"{prefix}inner/{index}/", slots=prefix)
     return own
 
 
 def _plain_optimizer(
-    optimizer: Any, owners: Mapping[int, str], *, prefix: str, slots: str = "optimizer/"
+    optimizer: Any, owners: Mapping[int, str], *, prefix: str, slots: str
 ) -> list[tuple[str, Variable]]:
     belongs = _slots(optimizer)
     out = []

@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from resume import plain
-from resume.engine import flavour, live
+from resume.engine import flavour, reach
 from resume.errors import ContinuityError
 from resume.state import digest, spec_of
 
@@ -262,7 +262,11 @@ def _variables(item: Any) -> list[Any]:
     """
     if isinstance(item, keras.Variable | tf.Variable):
         return [item]
-    holders: Any = (*flavour.kinds("metrics.Metric"), *flavour.kinds("layers.Layer"), *live.optimizer_kinds())
+    holders: Any = (
+        *flavour.kinds("metrics.Metric"),
+        *flavour.kinds("layers.Layer"),
+        *reach.optimizer_kinds(),
+    )
     if isinstance(item, holders):
         return list(item.variables() if callable(item.variables) else item.variables)
     if isinstance(item, keras.random.SeedGenerator | tf.random.Generator):

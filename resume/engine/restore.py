@@ -15,7 +15,7 @@ import numpy as np
 
 from resume import continuity, names
 from resume.continuity import NEVER_HELD, TRAINING, Proof, Remedy
-from resume.engine import capture, flavour, live, places
+from resume.engine import capture, flavour, live, places, reach
 from resume.errors import ContinuityError
 from resume.formats import soundness
 from resume.formats.h5 import NO_OPTIMIZER
@@ -145,12 +145,15 @@ def build_beside(model: keras.Model, state: TrainState) -> None:
     They are built in their first step otherwise, and would then start fresh.
     """
     found = live.of(model).variables
-    for attribute, optimizer in live.other_optimizers(model).items():
-        prefix = f"{live.BESIDE}{attribute}/"
+    for path, optimizer in reach.optimizers(model).items():
+        prefix = f"{live.BESIDE}{path}/"
         slots = [n.removeprefix(prefix).split("/", 1) for n in state.specs if n.startswith(prefix)]
-        owners = list(dict.fromkeys(f"model/{part[1]}" for part in slots if len(part) == 2))
-        if owners and not optimizer.built and all(owner in found for owner in owners):
-            optimizer.build([found[owner] for owner in owners])
+        owners = dict.fromkeys(f"model/{part[1]}" for part in slots if len(part) == 2)
+        known = [
+            found[owner] for owner in owners if owner in found
+        ]  # others are its numbers, or will be missed
+        if known and not optimizer.built:
+            optimizer.build(known)
 
 
 def reassert(model: keras.Model, state: TrainState, *, accept: Sequence[str] = ()) -> None:

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from resume.engine import capture, drain, flavour, live, rng
+from resume.engine import capture, drain, flavour, live, reach, rng
 from resume.engine.structure import Structure
 from resume.state import REPLICA, Arrays, Spec, TrainState, digest
 
@@ -150,7 +150,11 @@ class _Known:
         if before is not None and before._is_made_of_the_same():
             self._layers, self._compiled, self._last = before._layers, before._compiled, before._last
         else:
-            kinds = (*live.optimizer_kinds(), *flavour.kinds("metrics.Metric"), *flavour.kinds("losses.Loss"))
+            kinds = (
+                *reach.optimizer_kinds(),
+                *flavour.kinds("metrics.Metric"),
+                *flavour.kinds("losses.Loss"),
+            )
             self._layers = Structure([model], apart=kinds)
             self._compiled = Structure(self._layers.met)
         found = live.of(model)

@@ -25,7 +25,7 @@ KERAS, H5, NATIVE, SAVEDMODEL = "keras", "h5", "native", "savedmodel"
 FORMATS = (KERAS, H5, NATIVE, SAVEDMODEL)
 
 # What a file of Keras never holds; our own checkpoints do.
-_OF_A_RUN = ("seeds/", "states/", "metrics/", "callbacks/", "rng/")
+_OF_A_RUN = ("seeds/", "states/", "objects/", "metrics/", "callbacks/", "rng/")
 _SHOWN = 5  # arrays of which an error tells
 
 
@@ -172,7 +172,12 @@ def _run_parts(now: TrainState, source: TrainState, kind: str) -> tuple[str, ...
     lost = ("callbacks/", "rng/") if kind == NATIVE else _OF_A_RUN
     parts = {name.split("/")[0] for name in source.specs if name.startswith(lost)}
     if kind != NATIVE:
-        parts |= {part for part in ("seeds", "states") for name in now.specs if name.startswith(f"{part}/")}
+        parts |= {
+            part
+            for part in ("seeds", "states", "objects")
+            for name in now.specs
+            if name.startswith(f"{part}/")
+        }
         parts |= {"position"} if source.epoch is not None else set()
     return tuple(sorted(parts))
 

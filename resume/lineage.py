@@ -84,7 +84,8 @@ def demand_progress(run: Path, *, most: int | None) -> None:
         lines = "\n".join(f"  {line}" for line in found[-most:])
         raise NoProgressError(
             f"{run}: {len(found)} attempts in a row ended without a new checkpoint; another would end as they did.\n"
-            f"{lines}\nOnce the cause is gone: cluster.fruitless={len(found) + 1} lets one more begin."
+            f"{lines}\nOnce the cause is gone: cluster.fruitless={len(found) + 1} lets one more begin (resume.fit: "
+            f"fruitless={len(found) + 1})."
         )
 
 

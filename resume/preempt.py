@@ -5,7 +5,8 @@ here does nothing, and a thread reads the pipe into which the interpreter's own 
 (signal.set_wakeup_fd). That thread knows the deadline, and when the step boundary would come too late it leaves with
 what is published already, by os._exit: nothing that is published can be harmed by that.
 
-    starting    import, restore, before the first step: nothing is trained, so nothing is saved; the thread leaves
+    starting    import, restore, before the first step: nothing is trained, so nothing is saved; the thread leaves, but
+                for Ctrl-C in a process of the user's own, where the main thread raises KeyboardInterrupt
     training    the main thread has until shortly before the deadline
     leaving     the main thread is on its way out; the same watch is kept
 """
@@ -67,9 +68,15 @@ class Watch:
     """Signals of one process. Use as a context in the main thread; elsewhere it hears nothing."""
 
     def __init__(
-        self, cluster: Cluster, *, say: Callable[[str], None] = _say, leave: Callable[[int], Any] = os._exit
+        self,
+        cluster: Cluster,
+        *,
+        say: Callable[[str], None] = _say,
+        leave: Callable[[int], Any] = os._exit,
+        guest: bool = False,
     ) -> None:
-        self.cluster, self.say, self._exit = cluster, say, leave
+        """`guest`: in a process that is the user's, a notebook's, say: Ctrl-C does not end it."""
+        self.cluster, self.say, self._exit, self.guest = cluster, say, leave, guest
         self.phase = STARTING
         self.notice: Notice | None = None
         self.longest_save = 0.0
@@ -196,7 +203,8 @@ class Watch:
         left = "" if notice.deadline is None else f", {notice.cause.seconds:.0f} s left"
         if self.phase == STARTING:
             self._told.set()
-            self._leave("nothing was trained yet")
+            if not self.raises(notice.signal):
+                self._leave("nothing was trained yet")
             return
         try:
             self._speak(f"{notice}{left}: saving after this step")
@@ -206,6 +214,10 @@ class Watch:
         wait = None if notice.deadline is None else max(notice.deadline - _RESERVE - time.monotonic(), 0.0)
         if not self._done.wait(wait):
             self._leave("the step did not end in time; what is published already is kept")
+
+    def raises(self, number: int | None) -> bool:
+        """Whether the main thread's handler raises KeyboardInterrupt, as nothing is being saved."""
+        return self.guest and number == signal.SIGINT and self.phase == STARTING
 
     def _speak(self, line: str) -> None:
         """Not beside a main thread that is through: it may print, or end the interpreter, which aborts (134) then."""
@@ -315,3 +327,5 @@ def _given_back(handler: Any) -> Any:
 
 def _flag_only(number: int, frame: FrameType | None) -> None:
     """The thread has heard it already. Raising here would cut a save in half."""
+    if current is not None and current.raises(number):
+        raise KeyboardInterrupt

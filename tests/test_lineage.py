@@ -219,7 +219,7 @@ def test_a_crash_loop_is_an_error_that_gives_each_reason(tmp_path: Path) -> None
         "  attempt 1: failed: reason 1",
         "  attempt 2: failed: reason 2",
         "  attempt 3: failed: reason 3",
-        "Once the cause is gone: cluster.fruitless=4 lets one more begin.",
+        "Once the cause is gone: cluster.fruitless=4 lets one more begin (resume.fit: fruitless=4).",
     ]
 
 

@@ -77,10 +77,10 @@ class Attempt:
         with claim.publishing():  # who stood still until now must not sweep and rewind what is another's
             self._begin()
         tier.begun()
-        self.callbacks.on_train_begin()
         claim.reached = lambda: {"attempt": self.number, "step": self.step}
         self.watch.at_exit = self._ended
         try:
+            self.callbacks.on_train_begin()
             with fitting.averages_held_back(self.model.optimizer), fitting.built_already(self.model):
                 while self.epoch < self.job.epochs and not (self.stopped and not self.batch):
                     self._one_epoch()
@@ -252,7 +252,7 @@ class Attempt:
         self.due = self.clockwork.after_step(self.step) or self.due
         self.watch.phase = preempt.TRAINING
         self.saver.collect()
-        last = applied >= self.callbacks.steps
+        last = applied >= self.callbacks.steps or bool(self.model.stop_training)  # validated after either
         validates = last and self._validates()
         leaving = self.watch.notice is not None
         if validates or leaving or self.due:

@@ -59,6 +59,7 @@ def load(
         raise UsageError("the model is not built: call it on a batch, or give its input shape.")
     if getattr(model, "optimizer", None) is not None:
         loop.build_optimizer(model)
+    restore.build_beside(model, state)
     restore.demand_sound(model, state, accept=accept)
     proof = restore.restore(model, state, accept=accept, absent=absent, position=False)
     proof.demand(source=str(path))
@@ -99,6 +100,8 @@ def fit(
     accept: Sequence[str] = (),
     prefer: str | None = None,
     cluster: str = "auto",
+    wait: float = 0.0,
+    fruitless: int | None = 3,
 ) -> keras.callbacks.History:
     """Keras's `fit`, that cannot be lost: run the same script again after any kill, and it continues.
 
@@ -107,7 +110,8 @@ def fit(
     are set from `seed`. When a signal says so (resume.clusters), the step in flight ends, the state is published and
     SystemExit is raised with the cluster's code, for Ctrl-C KeyboardInterrupt. Returns the History of the whole run;
     its attribute `proof` is this attempt's (None when it began fresh). Raises ContinuityError, with nothing trained,
-    when what was restored is not what was saved.
+    when what was restored is not what was saved. `wait`: seconds for another process to leave the run. `fruitless`:
+    attempts in a row that may end without a new checkpoint, None for any number.
 
     `run_dir` may be a URL (s3://bucket/runs/a): `local` is then the folder for its tier on this machine, in $TMPDIR or
     the user's cache where it is not given.
@@ -117,7 +121,7 @@ def fit(
     train, validation = _split((x, y, sample_weight), validation_split, validation_data)
     _demand("when_busy", when_busy, ("wait", "skip"))
     _demand("on_failure", on_failure, ("stop", "warn"))
-    watch = Watch(clusters.of(ClusterSettings(kind=cluster)))
+    watch = Watch(clusters.of(ClusterSettings(kind=cluster)), guest=True)
     place, remote = urls.placed(os.fspath(run_dir), local=os.fspath(local) if local else None)
     job = Job(
         run_dir=place,
@@ -142,6 +146,8 @@ def fit(
         ckpt=urls.absolute(os.fspath(ckpt)) if ckpt is not None else None,
         accept=tuple(accept),
         prefer=prefer,
+        wait=wait,
+        fruitless=fruitless,
         strategy=model.distribute_strategy,
         watch=watch,
     )

@@ -237,8 +237,37 @@ def _rekeyed(model: keras.Model, state: TrainState, found: live.Live) -> TrainSt
     if state.places:
         return _renamed(state, _by_place(model, state, found))
     if state.specs.keys() >= {n for n in found.variables if n.startswith("model/")}:
+        _demand_same_order(state, found)
         return state
     return _renamed(state, _by_shift(state, found))
+
+
+def _demand_same_order(state: TrainState, found: live.Live) -> None:
+    """Raises ContinuityError where a name means another layer in this process.
+
+    A user's `dense_1` looks like one of Keras's, which count on from what a process has made before: with another count
+    it changes places with them, in the order of the layers, which a checkpoint of ours keeps.
+    """
+    if state.format != "native":
+        return
+    saved = [name for name in state.weights if name in found.variables]
+    now = [name for name in found.variables if name in set(saved)]
+    other = next((a for a, b in zip(saved, now, strict=True) if a != b), None)
+    raw = [(state.raw_names.get(name, ""), found.raw_names[name]) for name in saved]
+    if (
+        other is not None
+        and any(a != b for a, b in raw)
+        and all(_uncounted(a) == _uncounted(b) for a, b in raw)
+    ):
+        raise ContinuityError(
+            f"{state.path}: {other} is {state.raw_names.get(other)} there and {found.raw_names[other]} here, another "
+            "layer: names given to layers look like Keras's own, which count on. Build the model in a fresh "
+            "process, or after keras.utils.clear_session()."
+        )
+
+
+def _uncounted(path: str) -> list[str]:
+    return [names.split_number(part)[0] for part in path.split("/")]
 
 
 def _by_place(model: keras.Model, state: TrainState, found: live.Live) -> dict[str, str]:

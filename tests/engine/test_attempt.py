@@ -84,6 +84,37 @@ def test_a_validation_begins_again_and_not_the_epoch(tmp_path: Path, whole: tupl
     same_ends(run, whole[0])
 
 
+class StopAt(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if batch == 2:
+            self.model.stop_training = True
+
+
+def test_a_validation_after_an_early_stop_begins_again_too(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    history = fit(tmp_path / "whole", StopAt())
+    assert preempted(run, StopAt(), told(batch=1)) == 75
+    state = rundir.read(run)
+    assert (state.iterations, state.epoch, state.batch) == (3, 0, 3)
+    assert fit(run, StopAt()).history == history.history
+    same_ends(run, tmp_path / "whole")
+
+
+class InterruptAtBegin(keras.callbacks.Callback):
+    def on_train_begin(self, logs: Any = None) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)
+
+
+def test_ctrl_c_before_the_first_step_is_an_interrupt_as_well(tmp_path: Path) -> None:
+    """A notebook's process, and all that is in it, goes on."""
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "run", InterruptAtBegin())
+    assert [r["event"] for r in lineage.read(tmp_path / "run")] == ["start", "end"]
+    fit(tmp_path / "run", epochs=1)
+    assert lineage.breaks(tmp_path / "run") == []
+
+
 def test_a_second_signal_changes_nothing(tmp_path: Path, whole: tuple[Path, Any]) -> None:
     run = tmp_path / "run"
     assert preempted(run, told(4), told(4, number=signal.SIGUSR1), told(4)) == 75

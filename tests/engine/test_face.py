@@ -291,3 +291,8 @@ def test_an_optimizer_beside_the_models_own_comes_back(tmp_path: Path) -> None:
     whole = arrays_of(tmp_path / "whole")
     assert arrays_of(tmp_path / "broken") == whole
     assert any(name.startswith("beside/rival/momentum/") for name in whole)
+    model = Adversarial()
+    model(X[:1])
+    model.compile("sgd")
+    assert resume.load(tmp_path / "whole", model=model)[1].verdict == "exact"
+    assert len(model.rival.variables) == len([name for name in whole if name.startswith("beside/")])

@@ -13,7 +13,7 @@ from small import save
 
 import resume
 from resume.engine import capture, live, loop, restore
-from resume.errors import SourceError
+from resume.errors import ContinuityError, SourceError
 from resume.formats import native
 from resume.state import STORABLE, Spec
 
@@ -75,6 +75,32 @@ def test_a_rate_of_zero_in_a_file_without_settings(tmp_path: Path) -> None:
         resume.load(tmp_path / "a.weights.h5", model=model())
     accepted = ["optimizer/learning_rate"]
     assert resume.load(tmp_path / "a.weights.h5", model=model(), accept=accepted)[1].verdict == "exact"
+
+
+def test_a_name_that_means_another_layer_in_this_process_is_refused(tmp_path: Path) -> None:
+    """The user's dense_1 and dense_2 and Keras's own count, which goes on."""
+
+    def named_like_keras() -> keras.Model:
+        given = [
+            keras.layers.Dense(6, name="dense_1"),
+            keras.layers.Dense(6, name="dense_2"),
+            keras.layers.Dense(6),
+        ]
+        model = keras.Sequential([keras.Input((6,)), *given])
+        model.compile("adam", "mse")
+        model.optimizer.build(model.trainable_variables)
+        return model
+
+    keras.utils.clear_session()
+    native.write(tmp_path, capture.capture(named_like_keras(), epoch=1, batch=0))
+    keras.utils.clear_session()
+    assert restore.restore(named_like_keras(), native.read(tmp_path)).verdict == "exact"
+    for _ in range(2):
+        keras.layers.Dense(6)
+    with pytest.raises(
+        ContinuityError, match=r"model/dense_1/kernel is \w+/dense_1/kernel there and \w+/dense_2/kernel here"
+    ):
+        restore.restore(named_like_keras(), native.read(tmp_path))
 
 
 def large(library: Any = keras, units: int = 300) -> Any:

@@ -359,20 +359,28 @@ def _slots(optimizer: Any) -> dict[int, tuple[str, Variable]]:
     """id of a slot variable -> (role, the trainable variable it belongs to).
 
     Keras's optimizers keep a list a role, one entry a trainable variable: that is exact even where the names are not
-    (Adafactor calls its row factors `kernel`). An optimizer that keeps them otherwise is read by its variables' paths.
+    (Adafactor calls its row factors `kernel`; variables may share a path). What is kept otherwise is read by paths.
     """
     trainable = list(optimizer._trainable_variables)
+    paths = [_path(v) for v in trainable]
+    by_path = names.slots([_path(v) for v in optimizer._variables], paths)
+    named = {
+        id(v): (s.role, trainable[s.variable])
+        for v, s in zip(optimizer._variables, by_path, strict=True)
+        if s
+    }
+    # What a path says of one variable alone holds: a list of the user's may be in another order.
+    alone = {id(v) for v, path in zip(trainable, paths, strict=True) if paths.count(path) == 1}
     found: dict[int, tuple[str, Variable]] = {}
     for attribute, items in vars(optimizer).items():
         if attribute in _NOT_SLOTS or not isinstance(items, list) or len(items) != len(trainable):
             continue
         for item, owner in zip(items, trainable, strict=True):
             if isinstance(item, keras.Variable):
-                found[id(item)] = (_role(item, owner, attribute), owner)
-    rest = [v for v in optimizer._variables if id(v) not in found]
-    by_path = names.slots([_path(v) for v in rest], [_path(v) for v in trainable])
-    found |= {id(v): (s.role, trainable[s.variable]) for v, s in zip(rest, by_path, strict=True) if s}
-    return found
+                told = named.get(id(item), ("", owner))[1]
+                belongs = told if id(told) in alone else owner
+                found[id(item)] = (_role(item, belongs, attribute), belongs)
+    return named | found
 
 
 def _role(slot: Variable, owner: Variable, attribute: str) -> str:

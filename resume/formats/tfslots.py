@@ -44,10 +44,11 @@ _NAMESAKES = "more than one variable is called {}: their slots are taken in the 
 
 @dataclass(frozen=True)
 class Owner:
-    """A variable of the model, at its node."""
+    """A variable of the model, at its node. `member`: its layer, where the file does not tell the variables' order."""
 
     node: int
     variable: mapper.Owner
+    member: str
 
 
 def wrapped(stored: Stored, node: int) -> int | None:
@@ -142,16 +143,26 @@ def _by_name(
 def _distinct(
     slots: Sequence[mapper.Weight], owners: Sequence[Owner]
 ) -> tuple[list[mapper.Owner], list[str]]:
-    """The owners, without namesakes whose slots cannot be told apart; a trained one goes before one that is not."""
+    """The owners, without namesakes whose slots cannot be told apart; a trained one goes before one that is not.
+
+    Those of two layers come in the layers' order. Within a layer the graph has another order than the layer's variables
+    (its own go first, dictionaries are sorted), so that namesakes there cannot be told apart.
+    """
     trained = {owner.variable.raw for owner in owners if owner.variable.trainable}
-    held = [o.variable for o in owners if o.variable.trainable or o.variable.raw not in trained]
+    chosen = [o for o in owners if o.variable.trainable or o.variable.raw not in trained]
+    held = [owner.variable for owner in chosen]
     counts = Counter(owner.raw for owner in held)
+    members = Counter(raw for raw, _ in {(owner.variable.raw, owner.member) for owner in chosen})
     found: dict[str, Counter[str]] = defaultdict(Counter)
     for slot in slots:
         for name in _tails(slot.name):
             if counts[name] > 1:
                 found[name][slot.name] += 1
-    unsure = {name for name, roles in found.items() if set(roles.values()) != {counts[name]}}
+    unsure = {
+        name
+        for name, roles in found.items()
+        if set(roles.values()) != {counts[name]} or members[name] != counts[name]
+    }
     notes = [_NAMESAKES.format(name) for name in sorted(set(found) - unsure)]
     return [owner for owner in held if owner.raw not in unsure], notes
 

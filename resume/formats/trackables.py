@@ -96,7 +96,7 @@ class Model:
             (f"metrics/{name}", n, None) for name, n in zip(namer.metrics(metrics), metrics, strict=True)
         ]
         entries += [(f"states/{name}", n, None) for name, n in zip(namer.states(states), states, strict=True)]
-        held = tfoptimizers.held(self.stored, optimizers, self._owners(named), info=self.info)
+        held = tfoptimizers.held(self.stored, optimizers, self._owners(named, weights), info=self.info)
         entries += [(name, n, None) for name, n in held.names]
         unique = names.unique([name for name, _, _ in entries])
         return held, [(name, n, place) for name, (_, n, place) in zip(unique, entries, strict=True)]
@@ -163,14 +163,18 @@ class Model:
         walked = self.stored.graph.order(self.node, stop=stop, skip=_LISTS)
         return [n for n in dict.fromkeys([*listed, *walked, *paths]) if n in paths]
 
-    def _owners(self, named: Mapping[int, str]) -> list[Owner]:
+    def _owners(self, named: Mapping[int, str], paths: Mapping[int, Path]) -> list[Owner]:
         """In the order of training, and with whether they are trained, where the file says it."""
         listed = [n for _, n in sorted(self.stored.listed(self.node, "trainable_variables").items())]
         told = "trainable_variables" in self.stored.children(self.node)
         ordered = [n for n in dict.fromkeys([*listed, *named]) if n in named]
         sure, name = set(listed), self.stored.name
         return [
-            Owner(n, keras2.Owner(named[n], name(n), self.stored.shape(n), n in sure or not told))
+            Owner(
+                n,
+                keras2.Owner(named[n], name(n), self.stored.shape(n), n in sure or not told),
+                member=str(n) if n in sure else paths[n][0],
+            )
             for n in ordered
         ]
 

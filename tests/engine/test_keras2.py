@@ -198,3 +198,33 @@ def test_what_stateful_layers_hand_on_is_restored_where_a_format_holds_it(tmp_pa
     assert np.array_equal(np.asarray(loaded(SERIES)), np.asarray(model(SERIES)))
     model.reset_states()
     assert np.array_equal(np.asarray(resume.load(tmp_path / "a.h5")[0](SERIES)), np.asarray(model(SERIES)))
+
+
+class Namesakes(keras.layers.Layer):
+    """Its own weight comes after its sublayer's of the same name, and before it in TensorFlow's object graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = keras.layers.Dense(6, use_bias=False)
+
+    def build(self, shape: Any) -> None:
+        self.inner.build(shape)
+        self.kernel = self.add_weight(shape=(6, 6), name="kernel")
+        self.built = True
+
+    def call(self, inputs: Any) -> Any:
+        return self.inner(inputs) + inputs @ self.kernel
+
+
+def test_slots_of_namesakes_within_a_layer_are_not_guessed(tmp_path: Path) -> None:
+    def made() -> Any:
+        model = keras.Sequential([keras.Input((6,)), Namesakes(), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.Adam(0.01), "mse")
+        return model
+
+    model = made()
+    data = np.random.default_rng(0).normal(size=(8, 6)).astype("float32")
+    model.fit(data, data[:, :1], verbose=0)
+    model.save_weights(str(tmp_path / "a"))
+    with pytest.raises(resume.ContinuityError, match="optimizer/"):
+        resume.load(tmp_path / "a", model=made())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -80,3 +81,21 @@ def test_bytes_of_all_that_a_checkpoint_holds() -> None:
     assert "model/text_vectorization/idf_weights" in state.specs
     assert live.nbytes(model) == state.nbytes
     assert snapshot.Snapshots(model).take(epoch=0, batch=0, progress={}).nbytes == state.nbytes
+
+
+class Backwards(keras.optimizers.Optimizer):
+    """Keeps its slots in another order than the variables'."""
+
+    def build(self, variables: Any) -> None:
+        super().build(variables)
+        self.sums = self.add_optimizer_variables(variables[::-1], "sum")
+
+
+def test_a_list_of_slots_in_another_order_is_read_by_their_paths() -> None:
+    model = keras.Sequential([keras.Input((6,)), *(keras.layers.Dense(6) for _ in range(2))])
+    model.compile(Backwards(0.1), "mse")
+    model.optimizer.build(model.trainable_variables)
+    found = live.of(model).variables
+    for name in ("dense/kernel", "dense/bias", "dense_1/kernel", "dense_1/bias"):
+        owner = found[f"model/{name}"]
+        assert found[f"optimizer/sum/{name}"].path.endswith(owner.path.replace("/", "_") + "_sum")

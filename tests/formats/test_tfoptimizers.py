@@ -81,7 +81,7 @@ def test_a_class_is_told_by_the_counters_name(counter: str, kind: str) -> None:
 
 def test_an_optimizer_of_tensorflow_1_inside_kerass_own() -> None:
     """`tf.train.AdamOptimizer` in a compiled model: Keras counts its steps."""
-    owner = Owner(4, keras2.Owner("a/kernel", "a/kernel", (), True))
+    owner = Owner(4, keras2.Owner("a/kernel", "a/kernel", (), True), member="layer-0")
     slots = (Slot("m", 4, 5), Slot("v", 4, 6))
     graph = stored(
         Node({"optimizer": 1, "layer": 4}), Node({"optimizer": 2, "global_step": 3}),

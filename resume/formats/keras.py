@@ -141,7 +141,7 @@ def _found(
     ours = keras2.as_keras3(config) if old else config
     sizes = {a: size for a, size in held.of_model(old=old).items() if a not in more.left}
     with damage(path, CONFIG):
-        stored, unknown = layers.variables(ours, sizes, twice=_minor(version) < (2, 14))
+        stored, unknown = layers.variables(ours, sizes, twice=_minor(version) < (2, 14), every=not old)
         stored += [Stored(address, address, label, False) for label, address in more.weights]
         stored += [Stored(address, address, address, True, loose=True) for address in more.others]
         unknown += [address.rpartition("/vars/")[0] for address in more.others]

@@ -136,13 +136,14 @@ class Stored:
 
 
 def variables(
-    model_config: Mapping[str, Any], sizes: Mapping[str, int], *, twice: bool = False
+    model_config: Mapping[str, Any], sizes: Mapping[str, int], *, twice: bool = False, every: bool = False
 ) -> tuple[list[Stored], list[str]]:
     """The variables of a serialised model in the model's order, and the layers whose variables have no known names.
 
-    `sizes`: address of each layer in the archive -> how many variables it stores. `twice`: see `regular`.
+    `sizes`: address of each layer in the archive -> how many variables it stores. `twice`: see `regular`. `every`: each
+    layer of a model has a number, as in Keras 3, also one that was stored in another model before.
     """
-    walk = _Walk(sizes, DEPENDENCIES if any(DEPENDENCIES in a for a in sizes) else "layers", twice)
+    walk = _Walk(sizes, DEPENDENCIES if any(DEPENDENCIES in a for a in sizes) else "layers", twice, every)
     config = model_config.get("config")
     found = list(walk.model(config if isinstance(config, Mapping) else {}, _Spot("", "", "")))
     known = {stored.address for stored in found}
@@ -193,6 +194,7 @@ class _Walk:
     sizes: Mapping[str, int]
     members: str  # what the archive calls a model's list of layers
     twice: bool
+    every: bool
     unknown: list[str] = field(default_factory=list)
     met: set[tuple[str, str]] = field(default_factory=set)  # (class, name) of the layers so far
 
@@ -220,10 +222,12 @@ class _Walk:
             self.met.add(_identity(item))
 
     def _not_passed_over(self, layers: list[Mapping[str, Any]], spot: _Spot) -> list[Mapping[str, Any]]:
-        """Keras 2 leaves a layer that it stored in another model before out of its numbers, Keras 3 counts it.
+        """Keras 2 leaves a layer that it stored in another model before out of its numbers, but for its last versions.
 
         Which of the two a file does is seen where weights lie: at numbers that the new layers have.
         """
+        if self.every:
+            return layers
         new = [item for item in layers if _identity(item) not in self.met]
         if len(new) == len(layers):
             return layers

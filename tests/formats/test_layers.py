@@ -120,3 +120,17 @@ def test_a_layer_met_before_is_counted_again_by_keras_3_and_not_by_keras_2(own: 
         ("one/shared/kernel", "layers/sequential/layers/dense/vars/0"),
         ("two/own/kernel", f"layers/sequential_1/layers/{own}/vars/0"),
     ]
+
+
+def test_a_layer_of_the_same_name_in_another_model_is_another_in_keras_3() -> None:
+    sizes = {
+        f"layers/{model}/layers/{dense}": 2
+        for model, dense in (("sequential", "dense"), ("sequential_1", "dense"), ("sequential_1", "dense_1"))
+    }
+    found, unknown = layers.variables(_two_models(), sizes, every=True)
+    assert unknown == []
+    assert [(v.path, v.address) for v in found][::2] == [
+        ("one/shared/kernel", "layers/sequential/layers/dense/vars/0"),
+        ("two/shared/kernel", "layers/sequential_1/layers/dense/vars/0"),
+        ("two/own/kernel", "layers/sequential_1/layers/dense_1/vars/0"),
+    ]

@@ -15,6 +15,9 @@ from resume.errors import DriftError
 
 _FRESH = "\nAnother class of optimizer cannot take over the state; for a fresh one: 'checkpoint.accept=[optimizer]'"
 
+_OTHER_DATA = (
+    "\nThe rows are others, or in another order: whatever draws them (a split, a permutation) needs a seed."
+)
 _SHOWN = 8  # another architecture differs in every layer: the first ones say so
 PREFER = ("checkpoint", "config")
 
@@ -106,4 +109,5 @@ def demand(findings: Sequence[Finding], *, prefer: str | None, source: str) -> N
             + "\n".join(f"  {line}" for line in lines(findings))
             + "\nSay which one holds: checkpoint.prefer=checkpoint or checkpoint.prefer=config"
             + (_FRESH if any(f.name == "optimizer.class" for f in findings) else "")
+            + (_OTHER_DATA if any(f.name.startswith("arrays.") for f in findings) else "")
         )

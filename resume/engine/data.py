@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
-from resume.engine import flavour, rng
+from resume.engine import flavour, rng, sample
 from resume.engine.feed import Adapter, Batches, Lazy, Sequenced, Window
 from resume.errors import UsageError
 
@@ -139,6 +139,11 @@ class Order:
     def _dataset(self, value: tf.data.Dataset, epoch: int, batch: int, steps: int) -> Pass:
         dataset = _weighted(value, self.feeding.class_weight)
         length = int(value.cardinality())
+        if not callable(self.source) and sample.draws_anew(value):
+            self._say(
+                "the data is shuffled without a seed: after a kill another process draws another order. "
+                "shuffle(..., seed=0), or a function that takes `epoch`"
+            )
         if self.feeding.steps_per_epoch and length != steps and not takes_epoch(self.source):
             if steps % self.feeding.steps_per_execution:
                 raise UsageError(
@@ -298,12 +303,7 @@ def _parameters(source: Callable[..., Any]) -> set[str]:
 
 def is_stateful(dataset: tf.data.Dataset) -> bool:
     """Whether a second pass may differ from the first, by the operations in the dataset's graph."""
-    graph = tf.raw_ops.DatasetToGraphV2(
-        input_dataset=tf.data.experimental.to_variant(dataset),
-        external_state_policy=1,
-        strip_device_assignment=True,
-    )
-    definition = tf.compat.v1.GraphDef.FromString(graph.numpy())
+    definition = tf.compat.v1.GraphDef.FromString(sample.graph_of(dataset).numpy())
     functions = (node for function in definition.library.function for node in function.node_def)
     ops = {node.op for node in (*definition.node, *functions)}
     return any(word in op for op in ops for word in _STATEFUL_OPS)

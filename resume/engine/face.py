@@ -10,7 +10,7 @@ import keras
 
 from resume import clusters, preempt, rundir, urls
 from resume.continuity import Proof
-from resume.engine import build, loop, restore, trusted
+from resume.engine import build, loop, restore, sample, trusted
 from resume.engine import flavour as flavours
 from resume.engine.data import Feeding
 from resume.engine.job import Built, Job
@@ -146,6 +146,7 @@ def fit(
         ckpt=urls.absolute(os.fspath(ckpt)) if ckpt is not None else None,
         accept=tuple(accept),
         prefer=prefer,
+        declared={"arrays": sample.of_arrays(train)},
         wait=wait,
         fruitless=fruitless,
         strategy=model.distribute_strategy,

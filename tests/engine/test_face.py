@@ -296,3 +296,33 @@ def test_an_optimizer_beside_the_models_own_comes_back(tmp_path: Path) -> None:
     model.compile("sgd")
     assert resume.load(tmp_path / "whole", model=model)[1].verdict == "exact"
     assert len(model.rival.variables) == len([name for name in whole if name.startswith("beside/")])
+
+
+class Freezes(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if epoch == 1:
+            self.model.layers[0].trainable = False
+
+
+def test_settings_that_a_callback_changed_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fit(run: Path, more: list[Any]) -> None:
+        callbacks = [Freezes(), *more]
+        resume.fit(
+            classifier(),
+            X,
+            Y,
+            run_dir=run,
+            epochs=3,
+            batch_size=8,
+            verbose=0,
+            every_steps=1,
+            callbacks=callbacks,
+        )
+
+    line = "changed during the training, and not put back: layers.1 Dense.trainable: False saved -> True"
+    broken_and_repeated(tmp_path / "before", [3], fit)
+    assert line not in capsys.readouterr().out
+    broken_and_repeated(tmp_path / "after", [9], fit)
+    assert line in capsys.readouterr().out

@@ -139,8 +139,19 @@ def complete(model: keras.Model, spec: Any) -> None:
             raise UsageError(
                 f"the model cannot be built from a batch of data.train ({spec}): {error}"
             ) from error
-        # A model with a training step of its own; its metrics are its own too, and exist already.
+        # A model with a training step of its own, and without a call().
         build_optimizer(model)
+        _trace(model, spec)
+
+
+def _trace(model: keras.Model, spec: Any) -> None:
+    """Run through the training step's code, computing nothing: what it makes the first time (metrics) is made then.
+
+    Where it does not work like this, the first step makes what it makes, and what a checkpoint has of it is missed.
+    """
+    if flavour.of(model) == flavour.KERAS and tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        with contextlib.suppress(Exception):
+            tf.function(model.train_step).get_concrete_function(spec)
 
 
 def build_optimizer(model: Any) -> None:

@@ -326,3 +326,34 @@ def test_settings_that_a_callback_changed_are_told(
     assert line not in capsys.readouterr().out
     broken_and_repeated(tmp_path / "after", [9], fit)
     assert line in capsys.readouterr().out
+
+
+class WithoutCall(keras.Model):
+    """Keras cannot build it from a batch: its metrics are made in its first step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = keras.layers.Dense(3)
+        self.dense.build((None, 6))
+        self.built = True
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape() as tape:
+            predicted = self.dense(x)
+            loss = self.compute_loss(x, y, predicted)
+        self.optimizer.apply(tape.gradient(loss, self.trainable_variables), self.trainable_variables)
+        return dict(self.compute_metrics(x, y, predicted))
+
+
+def test_a_model_without_call_goes_on_within_an_epoch(tmp_path: Path) -> None:
+    def fit(run: Path, more: list[Any]) -> None:
+        keras.utils.set_random_seed(2)
+        model = WithoutCall()
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("adam", loss, metrics=["accuracy"])
+        resume.fit(model, X, Y, run_dir=run, epochs=2, batch_size=8, verbose=0, every_steps=1, callbacks=more)
+
+    fit(tmp_path / "whole", [])
+    broken_and_repeated(tmp_path / "broken", [3, 5], fit)
+    assert arrays_of(tmp_path / "broken") == arrays_of(tmp_path / "whole")

@@ -15,18 +15,16 @@ import numpy as np
 import tensorflow as tf
 
 from resume import names
-from resume.engine import flavour, keras2, reach, rng
+from resume.engine import flavour, keras2, reach, rng, slots
 from resume.state import REPLICA, Spec
 
 Variable = Any  # keras.Variable or tf.Variable: both have assign() and numpy()
 
-# Lists of an optimizer that hold something else than one slot a trainable variable.
 _SCHEMES: weakref.WeakKeyDictionary[keras.Model, names.Scheme] = weakref.WeakKeyDictionary()
 BESIDE = "beside/"
 # Tuples made once: each snapshot asks thousands of times.
 _MANY: Any = (list, tuple, dict)
 _ONE: Any = (tf.Variable, keras.Variable)
-_NOT_SLOTS = ("_variables", "_trainable_variables", "_inner_optimizers")
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ def of(model: keras.Model) -> Live:
     unique = names.unique([name for name, _ in named])
     variables = {name: variable for name, (_, variable) in zip(unique, named, strict=True)}
     variables |= {f"{name}{REPLICA}{i}": copy for name, v in variables.items() for i, copy in _copies(v)}
-    return Live(variables, {name: _path(v) for name, v in variables.items()})
+    return Live(variables, {name: slots.path(v) for name, v in variables.items()})
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +87,9 @@ def _of_keras3(model: keras.Model) -> list[tuple[str, Variable]]:
     owners = {id(v): name.removeprefix("model/") for name, v in named if name.startswith("model/")}
     optimizer = optimizer_of(model)
     if optimizer is not None:
-        named += _optimizer(optimizer, owners, prefix="optimizer/")
+        named += slots.named(optimizer, owners, prefix="optimizer/")
     for path, other in reach.optimizers(model).items():
-        named += _optimizer(other, owners, prefix=f"{BESIDE}{path}/")
+        named += slots.named(other, owners, prefix=f"{BESIDE}{path}/")
     return named + _metrics(model, known={id(v) for _, v in named})
 
 
@@ -224,17 +222,13 @@ def epoch_metrics(live: Live) -> dict[str, Variable]:
     return {n: v for n, v in live.variables.items() if n.startswith("metrics/")}
 
 
-def _path(variable: Variable) -> str:
-    return str(getattr(variable, "path", None) or variable.name.split(":")[0])
-
-
 def _model(model: keras.Model) -> Iterator[tuple[str, Variable]]:
     layers, scheme = list(model._flatten_layers()), _scheme(model)
     seeds = {id(v): (layer, name) for layer in layers for name, v in _seeds(layer)}
     metrics = _metric_ids(model)
-    ours = [v for v in _deduplicated(model.variables) if id(v) not in metrics]
+    ours = [v for v in slots.deduplicated(model.variables) if id(v) not in metrics]
     weights = [v for v in ours if id(v) not in seeds]
-    canonical = scheme.canonical([_path(v) for v in weights])
+    canonical = scheme.canonical([slots.path(v) for v in weights])
     yield from ((f"model/{name}", v) for name, v in zip(canonical, weights, strict=True))
     owned = [(*seeds[id(v)], v) for v in ours if id(v) in seeds]
     paths = [f"{layer.path or layer.name}/{name}" for layer, name, _ in owned]
@@ -310,87 +304,16 @@ def _variables_in(item: Any) -> list[Variable]:
     return [item] if isinstance(item, _ONE) else []
 
 
-def _deduplicated(variables: Iterable[Variable]) -> list[Variable]:
-    return list({id(v): v for v in variables}.values())
-
-
 def _metric_ids(model: keras.Model) -> set[int]:
     return {id(v) for v in model.metrics_variables}
 
 
 def _metrics(model: keras.Model, *, known: set[int]) -> list[tuple[str, Variable]]:
-    fresh = [v for v in _deduplicated(model.metrics_variables) if id(v) not in known]
+    fresh = [v for v in slots.deduplicated(model.metrics_variables) if id(v) not in known]
     auto = names.automatic((type(m).__name__, m.name) for m in model.metrics)
     return [
         (f"metrics/{name}", v)
         for name, v in zip(
-            names.canonical([_path(v) for v in fresh], root=None, auto=auto), fresh, strict=True
+            names.canonical([slots.path(v) for v in fresh], root=None, auto=auto), fresh, strict=True
         )
     ]
-
-
-def _optimizer(optimizer: Any, owners: Mapping[int, str], *, prefix: str) -> list[tuple[str, Variable]]:
-    """Names as in resume.state. A LossScaleOptimizer and a MultiOptimizer wrap others."""
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        own = [(f"{prefix}loss_scale/{_scalar(optimizer, v)}", v) for v in optimizer._variables]
-        return own + _optimizer(optimizer.inner_optimizer, owners, prefix=prefix)
-    inner = list(getattr(optimizer, "_inner_optimizers", []))
-    own = _plain_optimizer(optimizer, owners, prefix=prefix, slots=prefix)
-    for index, part in enumerate(inner):
-        own += _plain_optimizer(part, owners, prefix=f"{prefix}inner/{index}/", slots=prefix)
-    return own
-
-
-def _plain_optimizer(
-    optimizer: Any, owners: Mapping[int, str], *, prefix: str, slots: str
-) -> list[tuple[str, Variable]]:
-    belongs = _slots(optimizer)
-    out = []
-    for variable in _deduplicated(optimizer._variables):
-        role, owner = belongs.get(id(variable), (None, None))
-        if role is not None and id(owner) in owners:
-            out.append((f"{slots}{role}/{owners[id(owner)]}", variable))
-        else:
-            out.append((prefix + _scalar(optimizer, variable), variable))
-    return out
-
-
-def _slots(optimizer: Any) -> dict[int, tuple[str, Variable]]:
-    """id of a slot variable -> (role, the trainable variable it belongs to).
-
-    Keras's optimizers keep a list a role, one entry a trainable variable: that is exact even where the names are not
-    (Adafactor calls its row factors `kernel`; variables may share a path). What is kept otherwise is read by paths.
-    """
-    trainable = list(optimizer._trainable_variables)
-    paths = [_path(v) for v in trainable]
-    by_path = names.slots([_path(v) for v in optimizer._variables], paths)
-    named = {
-        id(v): (s.role, trainable[s.variable])
-        for v, s in zip(optimizer._variables, by_path, strict=True)
-        if s
-    }
-    # What a path says of one variable alone holds: a list of the user's may be in another order.
-    alone = {id(v) for v, path in zip(trainable, paths, strict=True) if paths.count(path) == 1}
-    found: dict[int, tuple[str, Variable]] = {}
-    for attribute, items in vars(optimizer).items():
-        if attribute in _NOT_SLOTS or not isinstance(items, list) or len(items) != len(trainable):
-            continue
-        for item, owner in zip(items, trainable, strict=True):
-            if isinstance(item, keras.Variable):
-                told = named.get(id(item), ("", owner))[1]
-                belongs = told if id(told) in alone else owner
-                found[id(item)] = (_role(item, belongs, attribute), belongs)
-    return named | found
-
-
-def _role(slot: Variable, owner: Variable, attribute: str) -> str:
-    prefix = _path(owner).replace("/", "_") + "_"
-    return slot.name[len(prefix) :] if slot.name.startswith(prefix) else attribute.strip("_")
-
-
-def _scalar(optimizer: Any, variable: Variable) -> str:
-    """The variable's own name, or its attribute's where Keras gave it none (Nadam's `variable` is `u_product`)."""
-    if names.split_number(variable.name)[0] != "variable":
-        return str(variable.name)
-    held = [a for a, item in vars(optimizer).items() if item is variable]
-    return held[0].strip("_") if held else "variable"

@@ -72,9 +72,7 @@ def _went_on_elsewhere(remote: Remote, run: Path, ours: Checkpoint) -> list[str]
     if set(theirs) <= set(mine):
         return []
     published = [r for r in _records(theirs) if r["event"] == "checkpoint"]
-    if any(
-        r["digest"] == _digest(ours) for r in published
-    ):  # from this very checkpoint on: its lineage is the longer one
+    if _digest(ours) in {r["digest"] for r in published}:  # it went on from this very checkpoint
         _take_over(remote, run)
         return _never_uploaded(remote, run, ours.path)
     _set_aside(run, theirs, beyond=mine)

@@ -149,9 +149,8 @@ def build_beside(model: keras.Model, state: TrainState) -> None:
         prefix = f"{live.BESIDE}{path}/"
         slots = [n.removeprefix(prefix).split("/", 1) for n in state.specs if n.startswith(prefix)]
         owners = dict.fromkeys(f"model/{part[1]}" for part in slots if len(part) == 2)
-        known = [
-            found[owner] for owner in owners if owner in found
-        ]  # others are its numbers, or will be missed
+        # Others are its numbers, or will be missed.
+        known = [found[owner] for owner in owners if owner in found]
         if known and not optimizer.built:
             optimizer.build(known)
 
@@ -254,11 +253,8 @@ def _demand_same_order(state: TrainState, found: live.Live) -> None:
     now = [name for name in found.variables if name in set(saved)]
     other = next((a for a, b in zip(saved, now, strict=True) if a != b), None)
     raw = [(state.raw_names.get(name, ""), found.raw_names[name]) for name in saved]
-    if (
-        other is not None
-        and any(a != b for a, b in raw)
-        and all(_uncounted(a) == _uncounted(b) for a, b in raw)
-    ):
+    counted_on = any(a != b for a, b in raw) and all(_uncounted(a) == _uncounted(b) for a, b in raw)
+    if other is not None and counted_on:
         raise ContinuityError(
             f"{state.path}: {other} is {state.raw_names.get(other)} there and {found.raw_names[other]} here, another "
             "layer: names given to layers look like Keras's own, which count on. Build the model in a fresh "

@@ -76,7 +76,7 @@ def fit(
     batch_size: int | None = None,
     epochs: int = 1,
     verbose: Any = "auto",
-    callbacks: Sequence[keras.callbacks.Callback] | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] | keras.callbacks.Callback | None = None,
     validation_split: float = 0.0,
     validation_data: Any = None,
     shuffle: bool = True,
@@ -129,7 +129,7 @@ def fit(
         build=lambda state: Built(model),
         train=train,
         validation=validation,
-        callbacks=lambda born: _named(callbacks or []),
+        callbacks=lambda born: _named(keras.tree.flatten(callbacks or [])),
         epochs=epochs,
         verbose=1 if verbose == "auto" else int(verbose),
         validation_args={

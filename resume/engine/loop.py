@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from resume import drift, lineage, lock, rundir, tiers
 from resume.continuity import Finding
-from resume.engine import capture, flavour, keras2, remote, restore, revival, rng
+from resume.engine import capture, declaring, flavour, keras2, remote, restore, revival, rng
 from resume.engine.attempt import Attempt
 from resume.engine.data import Order
 from resume.engine.job import Built, Job, Origin, Outcome
@@ -99,7 +99,7 @@ def _prepare(job: Job, origin: Origin) -> Attempt:
     order = Order(job.train, replace(job.feeding, steps_per_execution=block), job.strategy)
     spec = order.spec(origin.epoch)
     complete(model, spec)
-    declared = _declared(job, model, order, spec, origin.epoch)
+    declared = declaring.of(job, model, order, spec, epoch=origin.epoch)
     findings = _drift(origin, declared, built, fresh_optimizer="optimizer" in job.accept)
     if origin.kind == "run" and restore.fresh_optimizer(model, origin.state, accept=job.accept):
         raise UsageError(
@@ -162,23 +162,6 @@ def build_optimizer(model: Any) -> None:
         model.optimizer.build(model.trainable_variables)
 
 
-def _declared(job: Job, model: keras.Model, order: Order, spec: Any, epoch: int) -> dict[str, Any]:
-    info = capture.optimizer_info(model.optimizer)
-    first = keras.tree.flatten(spec)[0]
-    return {
-        **job.declared,
-        "optimizer": drift.optimizer(info.inner.class_name, info.inner.config) if info else None,
-        "layers": drift.layers(capture.model_config(model)) or None,
-        "seed": job.feeding.seed,
-        "shuffle": job.feeding.shuffle,
-        "compile": {
-            part: (capture.compile_config(model) or {}).get(part) for part in ("loss", "loss_weights")
-        },
-        "batch_size": first.shape[0] or order.batch_size,
-        "steps_per_epoch": order.steps(epoch),
-    }
-
-
 def _drift(
     origin: Origin, declared: Mapping[str, Any], built: Built, *, fresh_optimizer: bool
 ) -> list[Finding]:
@@ -186,7 +169,8 @@ def _drift(
     if state is None:
         return []
     saved = _saved_declaration(origin)
-    own = {"optimizer": built.optimizer_from_source or fresh_optimizer, "layers": built.model_from_source}
+    own = dict.fromkeys(declaring.OF_THE_MODEL, built.model_from_source)
+    own |= {"optimizer": built.optimizer_from_source or fresh_optimizer}
     today = {part: item for part, item in declared.items() if not own.get(part)}
     return drift.compare(saved, today)
 

@@ -187,10 +187,15 @@ def _slot_shapes(state: TrainState) -> Iterator[Finding]:
     for name in state.slots:
         _, role, owner = name.split("/", 2)
         weight = state.specs.get(f"model/{owner}")
-        free = role == NUMBERED or (info is not None and info.class_name in ("Adafactor", "Muon"))
+        free = role == NUMBERED or (info is not None and not _shaped_alike(info))
         if weight is not None and not free and role != "inner" and state.specs[name].shape != weight.shape:
             shapes = f"{list(weight.shape)} -> {list(state.specs[name].shape)}"
             yield Finding(name, f"has another shape than its variable: {shapes}")
+
+
+def _shaped_alike(info: OptimizerInfo) -> bool:
+    """Whether each of its slots has its variable's shape; of a class of the user's, nobody knows."""
+    return info.class_name in vocabulary.OPTIMIZERS and info.class_name not in ("Adafactor", "Muon")
 
 
 def _roles(state: TrainState, info: OptimizerInfo) -> Iterator[Finding]:

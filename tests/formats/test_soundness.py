@@ -57,6 +57,9 @@ def in_order(*first: str) -> dict[str, Any]:
 RIGHT = {
     "whole": state(arrays()),
     "without an optimizer": state({n: a for n, a in arrays().items() if n[:5] == "model"}, optimizer=None),
+    "slots of a shape of their own, in an optimizer of the user's": state(
+        arrays(roles=()) | {"optimizer/row/dense/kernel": np.ones(3, "f4")}, optimizer=OptimizerInfo("pkg>Mine", {})
+    ),
     "before the first step": state(arrays(roles=(), steps=0)),
     "nothing accumulated yet": state(
         arrays(roles=(), steps=3), optimizer=OptimizerInfo("Adam", {"gradient_accumulation_steps": 9})

@@ -63,11 +63,17 @@ class Objects:
         self.write(begun, data)
         try:
             before()
-            with self._plainly("written", name, writes=True):
-                self._move(self._path(begun), self._path(name))
-        finally:
-            with contextlib.suppress(Exception):  # moved away; or what remains nobody will look at
-                self._fs.rm_file(self._path(begun))
+        except BaseException:
+            self._drop(begun)
+            raise
+        with self._plainly("written", name, writes=True):
+            self._move(self._path(begun), self._path(name))
+        self._drop(begun)
+
+    def _drop(self, begun: str) -> None:
+        """It has been moved away, or nobody will look at it: what remains is swept."""
+        with contextlib.suppress(Exception):
+            self._fs.rm_file(self._path(begun))
 
     def _move(self, source: str, target: str) -> None:
         if _renames(self._fs):

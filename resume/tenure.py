@@ -54,9 +54,7 @@ class Tenure:
             self.objects.create(self.name, json.dumps(self.facts).encode())
             newest = self.number
         facts = _facts(self.objects, newest)
-        if (
-            not facts and newest == self.number
-        ):  # a heartbeat that was cut off, of which the store has kept the half
+        if not facts and newest == self.number:  # a heartbeat that was cut off, and kept like that
             self._say()
         elif facts.get("token") != self.facts["token"]:
             raise RunInUseError(

@@ -189,9 +189,8 @@ class Uploader:
 
     def _catch_up(self) -> None:
         """Until nothing is missing; what is published meanwhile is looked for after each, and goes first."""
-        if self._there - {
-            c.path.name for c in self._remote.checkpoints()
-        }:  # it came back empty, and nobody noticed
+        there = {c.path.name for c in self._remote.checkpoints()}
+        if self._there - there:  # it came back empty, and nobody noticed
             self._forget()
         while (checkpoint := self._next()) is not None:
             self._upload(checkpoint)

@@ -18,7 +18,7 @@ OF_THE_MODEL = ("layers", "policy", "vocabularies")
 
 def of(job: Job, model: keras.Model, order: Order, spec: Any, *, epoch: int) -> dict[str, Any]:
     """By part, plain values; None for what cannot be told. `spec`: of one batch of the epoch."""
-    info = capture.optimizer_info(model.optimizer)
+    info, compiled = capture.optimizer_info(model.optimizer), capture.compile_config(model) or {}
     first = keras.tree.flatten(spec)[0]
     return {
         **job.declared,
@@ -28,9 +28,7 @@ def of(job: Job, model: keras.Model, order: Order, spec: Any, *, epoch: int) -> 
         "vocabularies": _vocabularies(model) or None,
         "seed": job.feeding.seed,
         "shuffle": job.feeding.shuffle,
-        "compile": {
-            part: (capture.compile_config(model) or {}).get(part) for part in ("loss", "loss_weights")
-        },
+        "compile": {part: compiled.get(part) for part in ("loss", "loss_weights")},
         "batch_size": first.shape[0] or order.batch_size,
         "steps_per_epoch": order.steps(epoch),
     }

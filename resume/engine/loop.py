@@ -117,7 +117,7 @@ def _prepare(job: Job, origin: Origin) -> Attempt:
     proof = restore.restore(model, origin.state, accept=job.accept, absent=absent) if origin.state else None
     if proof is not None:
         proof.demand(source=origin.name)
-    for line in _changed_meanwhile(origin, model, findings):
+    for line in _changed_meanwhile(origin, declared["layers"], findings):
         job.say(f"changed during the training, and not put back: {line}")
     wins = job.prefer == "config" and any(f.name.startswith("optimizer.") for f in findings)
     if job.prefer == "checkpoint":
@@ -175,15 +175,18 @@ def _drift(
     return drift.compare(saved, today)
 
 
-def _changed_meanwhile(origin: Origin, model: keras.Model, findings: Sequence[Finding]) -> list[str]:
+def _changed_meanwhile(
+    origin: Origin, layers: Mapping[str, Any] | None, findings: Sequence[Finding]
+) -> list[str]:
     """Settings of layers that were others when the checkpoint was written, by a callback's doing (`trainable`, a rate).
 
-    Whether such a change had any effect depends on what was traced before it: the callback has to make it again.
+    `layers`: as they are declared today. Whether such a change had any effect depends on what was traced before it: the
+    callback has to make it again.
     """
     if origin.kind != "run" or origin.state is None or any(f.name.startswith("layers.") for f in findings):
         return []
-    then, now = (drift.layers(config) for config in (origin.state.model_config, capture.model_config(model)))
-    return drift.lines(drift.compare({"layers": then}, {"layers": now}) if then and now else [])
+    then = drift.layers(origin.state.model_config)
+    return drift.lines(drift.compare({"layers": then}, {"layers": layers}) if then else [])
 
 
 def _saved_declaration(origin: Origin) -> dict[str, Any]:

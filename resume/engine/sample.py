@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -30,20 +31,14 @@ def of_arrays(value: Any) -> dict[str, Any] | None:
 
 def draws_anew(dataset: tf.data.Dataset) -> bool:
     """Whether it shuffles without a seed: each process has an order of its own then."""
-    graph = tf.compat.v1.GraphDef.FromString(graph_of(dataset).numpy())
-    constants = {node.name: node.attr["value"].tensor for node in graph.node if node.op == "Const"}
-    for node in graph.node:
-        if node.op.startswith("ShuffleDataset"):
-            seeds = [constants.get(name.partition(":")[0]) for name in node.input[2:4]]
-            if all(seed is not None and not tf.make_ndarray(seed).any() for seed in seeds):
-                return True
-    return False
+    shuffles = [part for part in parts(dataset) if type(part).__name__ == "_ShuffleDataset"]
+    return any(not np.any(part._seed) and not np.any(part._seed2) for part in shuffles)
 
 
-def graph_of(dataset: tf.data.Dataset) -> tf.Tensor:
-    """A GraphDef, serialised."""
-    return tf.raw_ops.DatasetToGraphV2(
-        input_dataset=tf.data.experimental.to_variant(dataset),
-        external_state_policy=1,
-        strip_device_assignment=True,
-    )
+def parts(dataset: tf.data.Dataset) -> Iterator[Any]:
+    """The dataset and all that it is made of, as objects: to write its graph copies the data that it holds."""
+    todo: list[Any] = [dataset]
+    while todo:
+        part = todo.pop()
+        yield part
+        todo += part._inputs()

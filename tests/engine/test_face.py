@@ -258,46 +258,6 @@ def test_data_that_ends_early_is_an_error(tmp_path: Path) -> None:
         resume.fit(classifier(), short, run_dir=tmp_path, steps_per_epoch=6, epochs=2, verbose=0)
 
 
-class Adversarial(keras.Model):
-    """Two optimizers in one training step; Keras knows of one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = keras.layers.Dense(4), keras.layers.Dense(3)
-        self.rival = keras.optimizers.Adam(0.05)
-
-    def call(self, x: Any) -> Any:
-        return self.second(self.first(x))
-
-    def train_step(self, data: Any) -> dict[str, Any]:
-        x, y = data
-        with tf.GradientTape(persistent=True) as tape:
-            loss = tf.reduce_sum(keras.losses.sparse_categorical_crossentropy(y, self(x), from_logits=True))
-        for layer, optimizer in ((self.first, self.optimizer), (self.second, self.rival)):
-            optimizer.apply(tape.gradient(loss, layer.trainable_variables), layer.trainable_variables)
-        return {"loss": loss}
-
-
-def test_an_optimizer_beside_the_models_own_comes_back(tmp_path: Path) -> None:
-    def fit(run: Path, more: list[Any]) -> None:
-        keras.utils.set_random_seed(2)
-        model = Adversarial()
-        model(X[:1])
-        model.compile("sgd")
-        resume.fit(model, X, Y, run_dir=run, epochs=2, batch_size=8, verbose=0, every_steps=1, callbacks=more)
-
-    fit(tmp_path / "whole", [])
-    broken_and_repeated(tmp_path / "broken", [3, 5], fit)
-    whole = arrays_of(tmp_path / "whole")
-    assert arrays_of(tmp_path / "broken") == whole
-    assert any(name.startswith("beside/rival/momentum/") for name in whole)
-    model = Adversarial()
-    model(X[:1])
-    model.compile("sgd")
-    assert resume.load(tmp_path / "whole", model=model)[1].verdict == "exact"
-    assert len(model.rival.variables) == len([name for name in whole if name.startswith("beside/")])
-
-
 class Freezes(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if epoch == 1:

@@ -121,6 +121,7 @@ def kept(make: Callable[[], Any]) -> keras.Model:
 
 # What is made, and a name that something of it has in a checkpoint.
 MODELS: dict[str, tuple[Callable[[], keras.Model], str]] = {
+    "another optimizer": (lambda: kept(adam), "beside/kept/momentum/dense_1/kernel"),
     "a list of optimizers": (
         lambda: kept(lambda: [adam(), keras.optimizers.SGD(0.1, momentum=0.9)]),
         "beside/kept.1/momentum/dense_1/kernel",
@@ -160,6 +161,7 @@ def test_it_comes_back(kind: str, tmp_path: Path) -> None:
     whole = arrays_of(tmp_path / "whole")
     assert expected in whole
     assert arrays_of(tmp_path / "broken") == whole
+    assert resume.load(tmp_path / "whole", model=make())[1].verdict == "exact"
 
 
 def test_nothing_is_found_twice() -> None:

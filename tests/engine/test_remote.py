@@ -103,49 +103,31 @@ def test_taken_over_at_the_very_end_is_not_completed(url: str, tmp_path: Path, m
         attempt(job(url, tmp_path / "run", []), act)
 
 
-@pytest.mark.parametrize("preempted", [False, True])
+# What becomes of the server, and what the attempt has heard by then: the kill in 4 seconds, or nobody knows when.
+@pytest.mark.parametrize(("hangs", "grace"), [(False, None), (False, 4.0), (True, None)])
 def test_without_a_server_an_attempt_leaves_in_time(
     url: str,
     keeping: Server,
     tmp_path: Path,
     make_state: Make,
     monkeypatch: pytest.MonkeyPatch,
-    preempted: bool,
+    hangs: bool,
+    grace: float | None,
 ) -> None:
+    """Of a server that hangs, requests are no errors for minutes."""
     monkeypatch.setattr(remote, "_PATIENCE", 0.5)
-    said: list[str] = []
-    mine = job(url, tmp_path / "run", said)
-
-    def act(tier: remote.Tier) -> None:
-        keeping.kill()
-        rundir.publish(tmp_path / "run", make_state(3))
-        tier.published()
-        now = time.monotonic()
-        if preempted:
-            mine.watch.notice = Notice(signal.SIGTERM, Cause("preempted", 4.0), now, now + 4.0)
-        raise ValueError("mine")
-
-    began = time.monotonic()
-    with pytest.raises(ValueError, match="mine"):
-        attempt(mine, act)
-    assert any("behind by 1 checkpoints (step-00000003)" in line for line in said)
-    assert time.monotonic() - began < 30
-
-
-def test_a_server_that_hangs_is_not_waited_for(
-    url: str, keeping: Server, tmp_path: Path, make_state: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its requests are no errors for minutes; when the kill comes nobody knows."""
-    monkeypatch.setattr(remote, "_PATIENCE", 1.0)
     monkeypatch.setattr(tenure, "_LOOK", 0.5)
     said: list[str] = []
     mine = job(url, tmp_path / "run", said)
 
     def act(tier: remote.Tier) -> None:
-        keeping.pause()
+        keeping.pause() if hangs else keeping.kill()
         rundir.publish(tmp_path / "run", make_state(3))
         tier.published()
-        mine.watch.notice = Notice(signal.SIGTERM, Cause("preempted", None), time.monotonic(), None)
+        now = time.monotonic()
+        if hangs or grace is not None:
+            deadline = None if grace is None else now + grace
+            mine.watch.notice = Notice(signal.SIGTERM, Cause("preempted", grace), now, deadline)
         raise ValueError("mine")
 
     began = time.monotonic()
@@ -153,7 +135,6 @@ def test_a_server_that_hangs_is_not_waited_for(
         attempt(mine, act)
     assert any("behind by 1 checkpoints (step-00000003)" in line for line in said)
     assert time.monotonic() - began < 30
-    keeping.go_on()
 
 
 def test_a_server_that_cannot_be_asked_begins_nothing(keeping: Server, url: str, tmp_path: Path) -> None:

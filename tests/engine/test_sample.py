@@ -49,6 +49,7 @@ def no_seed() -> Iterator[None]:
         (lambda d: d.shuffle(8, seed=1), False),
         (lambda d: d.shuffle(8, reshuffle_each_iteration=False).batch(4).prefetch(1), True),
         (lambda d: d.shuffle(8, seed=1).batch(4).shuffle(2), True),
+        (lambda d: tf.data.Dataset.zip((d, d.shuffle(8))).with_options(tf.data.Options()), True),
         (lambda d: d.batch(4), False),
     ],
 )

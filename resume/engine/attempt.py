@@ -47,7 +47,7 @@ class Attempt:
         rate: float | None,
     ) -> None:
         self.job, self.origin, self.model, self.order = job, origin, model, order
-        self.declared, self.proof, self.notes, self.rate = declared, proof, notes, rate
+        self.proof, self.notes, self.rate = proof, notes, rate
         self.watch = job.watch
         self.validation = Validation(
             job.validation, job.feeding.seed, job.strategy, job.validation_args.get("validation_steps")
@@ -66,7 +66,7 @@ class Attempt:
         self.due = False
         self.said: set[str] = set()
         self.before_validation: TrainState | None = None
-        self.snapshots = Snapshots(model)
+        self.snapshots = Snapshots(model, constant={"declared": dict(declared)})
 
     def _section(self, name: str, default: Any) -> Any:
         return capture.section(self.origin.state, name, default) if self.origin.state else default
@@ -311,12 +311,13 @@ class Attempt:
     def _state(self) -> TrainState:
         if self.before_validation is not None:
             return self.before_validation
-        return self.snapshots.take(epoch=self.epoch, batch=self.batch, progress=self._progress())
+        later = {"rng": rng.noted()}
+        return self.snapshots.take(epoch=self.epoch, batch=self.batch, progress=self._progress(), later=later)
 
     def _progress(self) -> dict[str, Any]:
         files = run_callbacks.appended_files(self.named.values())
         with self.own_log.lock:  # another thread writes what a checkpoint has cost
-            files += logs.event_files([self.own_log.folder])
+            files += self.own_log.files()
             lengths = logs.sizes(self.job.run_dir, files)
         return {
             "position": {
@@ -329,9 +330,7 @@ class Attempt:
             },
             "epoch_logs": dict(self.epoch_logs) if self.epoch_logs is not None else None,
             "callbacks": memory.states(self.named, self.untouched),
-            "rng": rng.state(),
             "files": lengths,
-            "declared": dict(self.declared),
         }
 
     def _finish(self) -> None:

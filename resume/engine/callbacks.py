@@ -193,6 +193,17 @@ class OwnLog:
         self.lock = threading.Lock()
         self._writer = tf.summary.create_file_writer(str(folder))
         self._logged: int | None = None
+        self._seen: tuple[int, list[Path]] = 0, []
+
+    def files(self) -> list[Path]:
+        """The event files there; they are looked for only where the folder has changed."""
+        try:
+            changed = self.folder.stat().st_mtime_ns
+        except OSError:
+            return []
+        if changed != self._seen[0]:
+            self._seen = changed, logs.event_files([self.folder])
+        return [*self._seen[1]]
 
     def attempt(self, lines: Iterable[str], *, step: int) -> None:
         with self._writing():

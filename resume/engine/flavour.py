@@ -18,6 +18,9 @@ from resume.errors import UsageError
 from resume.state import TrainState
 
 KERAS, TF_KERAS = "keras", "tf_keras"
+_KINDS: dict[
+    tuple[Any, ...], tuple[Any, ...]
+] = {}  # by path and libraries: each snapshot asks dozens of times
 
 
 def library(name: str) -> Any:
@@ -44,16 +47,24 @@ def of(item: object) -> str:
 
 def kinds(path: str) -> tuple[Any, ...]:
     """The class at `path` ("callbacks.CSVLogger") in each flavour that is imported: for isinstance."""
-    return tuple(_kinds(path))
+    return _kinds(path, *(sys.modules.get(name) for name in (KERAS, TF_KERAS)))
 
 
-def _kinds(path: str) -> Iterator[Any]:
-    for name in (KERAS, TF_KERAS):
-        found: Any = sys.modules.get(name)
-        for part in path.split("."):
-            found = getattr(found, part, None)
-        if isinstance(found, type):
-            yield found
+def _kinds(path: str, *libraries: Any) -> tuple[Any, ...]:
+    known = _KINDS.get((path, *libraries))
+    if known is not None:
+        return known
+    found = tuple(c for library in libraries if isinstance(c := _at(path, library), type))
+    # Of one that another thread is just importing, not all is there yet.
+    if not any(getattr(getattr(library, "__spec__", None), "_initializing", False) for library in libraries):
+        _KINDS[(path, *libraries)] = found
+    return found
+
+
+def _at(path: str, library: Any) -> Any:
+    for part in path.split("."):
+        library = getattr(library, part, None)
+    return library
 
 
 def imported() -> list[Any]:

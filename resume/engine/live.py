@@ -154,14 +154,6 @@ def reference(variable: Variable) -> tf.Tensor:
     return inner.read_value() if is_distributed(variable) else inner.value()
 
 
-def reader(variable: Variable) -> Callable[[], tf.Tensor]:
-    """What gives its `reference`, as long as the variable is the same object; in half the time."""
-    inner: Any = getattr(variable, "_value", variable)
-    if type(inner).__name__ != "ResourceVariable":  # neither spread over devices, nor of the user's own kind
-        return functools.partial(reference, variable)
-    return functools.partial(tf.raw_ops.ReadVariableOp, resource=inner.handle, dtype=inner.dtype)
-
-
 def view(variable: Variable) -> np.ndarray[Any, Any]:
     """The variable's value, to be looked at and not to be kept: on a CPU these are the variable's own bytes."""
     return on_host(reference(variable))

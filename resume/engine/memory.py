@@ -48,6 +48,7 @@ _REBUILT_MODULES = (
     "_csv",
 )
 _DEPTH = 6
+_in_order = json.JSONEncoder(sort_keys=True).encode  # which json.dumps makes anew each time
 
 Snapshot = Mapping[str, Mapping[str, str]]  # callback -> attribute -> what it holds, as text
 
@@ -101,9 +102,7 @@ def states(callbacks: Mapping[str, Any], untouched: Untouched) -> dict[str, Any]
 
 
 def _text(held: Any) -> str:
-    return json.dumps(
-        plain.encode(held, keep=lambda array: str(spec_of(array)) + digest(array)), sort_keys=True
-    )
+    return _in_order(plain.encode(held, keep=lambda array: str(spec_of(array)) + digest(array)))
 
 
 def unheld(callbacks: Mapping[str, Any]) -> list[str]:
@@ -189,6 +188,9 @@ class _Reader:
 
     def _item(self, item: Any, where: str, depth: int, owner: Any) -> Iterator[tuple[str, Any]]:
         """(how, what) for an item that can be held; nothing otherwise."""
+        if _is_plain(item):  # as most are: nothing else is worked out for these
+            yield "plain", item
+            return
         variables = [] if item is getattr(owner, "_model", None) else _variables(item)
         if variables:
             yield "variables", [np.array(v.numpy()) for v in variables]
@@ -196,8 +198,6 @@ class _Reader:
             yield "tensor", np.array(item.numpy())
         elif isinstance(item, enum.Enum):
             yield "member", item.name
-        elif _is_plain(item):
-            yield "plain", item
         elif isinstance(item, list | dict | deque) and _is_plain(bare := _bare(item)):
             yield "filled", bare  # a subclass, such as Counter: filled in place
         elif _is_rebuilt(item):

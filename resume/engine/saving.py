@@ -58,7 +58,8 @@ class Saver:
         """`beside`: write while the training goes on. `nbytes`: of a checkpoint."""
         self.job, self.directory, self.tier, self.attempt = job, directory, tier, attempt
         self.own_log, self.beside = own_log, beside
-        if beside and devices.free_memory() is None:
+        self._on_gpu = devices.free_memory() is not None
+        if beside and not self._on_gpu:
             # An update that finds a reference copies into fresh memory, which costs more than all else here: so an
             # array seldom waits for the disk. A GPU copies on its own, at its own speed.
             directory.buffers = Buffers.holding(int(nbytes * _WAITING))
@@ -107,7 +108,7 @@ class Saver:
 
     def _make_room(self, state: TrainState) -> None:
         """Where the device has no room for a second copy of the state, it is copied to the host here and now."""
-        free = devices.free_memory()
+        free = devices.free_memory() if self._on_gpu else None
         if free is not None and free < state.nbytes * _SPARE and isinstance(state.arrays, References):
             self._once(
                 f"checkpoints are copied from the GPU while the training waits: {size(free)} are free there"

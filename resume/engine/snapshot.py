@@ -20,12 +20,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from resume.engine import capture, drain, flavour, live, reach, rng
+from resume.engine import capture, drain, flavour, live, reach, reading, rng
 from resume.engine.structure import Structure
 from resume.state import REPLICA, Arrays, Spec, TrainState, digest
 
 _LOAD = 256 << 20  # bytes that come to the host at a time
 _SMALL = 1 << 16  # bytes; less comes by itself
+
+Later = Callable[[], Any]  # the plain values of a section
 
 _pointer = ctypes.pythonapi.PyCapsule_GetPointer
 _pointer.restype, _pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
@@ -41,16 +43,18 @@ class References(Arrays):
         specs: Mapping[str, Spec] | None = None,
         unchanged: Unchanged | None = None,
         lasting: frozenset[str] = frozenset(),
+        later: Mapping[str, Later] | None = None,
     ) -> None:
         """`specs`: those that are known already. `unchanged`: what earlier snapshots of the same variables know.
 
         `lasting`: of variables whose references are their own buffers; one that is spread over devices is gathered.
+        `later`: sections for `settled`.
         """
         self._held, known = dict(held), specs or {}
-        self._unchanged, self._lasting = unchanged or Unchanged(), lasting
-        every = {name: known[name] if name in known else live.spec(item) for name, item in held.items()}
+        self._unchanged, self._lasting, self._later = unchanged or Unchanged(), lasting, later or {}
         # Not a method of its own, which would tie a knot that only the garbage collector undoes, much later.
-        super().__init__(every, read=self._held.__getitem__)
+        super().__init__(known, read=self._held.__getitem__)
+        self.specs |= {name: live.spec(item) for name, item in held.items() if name not in known}
 
     def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
         if _away(self._held[name]) and self.specs[name].nbytes >= _SMALL:
@@ -86,6 +90,14 @@ class References(Arrays):
         held = {name: self._held[name] for name in names}
         return self._unchanged.digests(held, lambda name: digest(self[name]), lasting=self._lasting)
 
+    def sections(self) -> dict[str, Any]:
+        """Those that were left for now; their arrays are among these from here on."""
+        found: dict[str, Any] = {}
+        made = _encoded({section: make() for section, make in self._later.items()}, found)
+        self._held |= found
+        self.specs |= {name: live.spec(item) for name, item in found.items()}
+        return made
+
     def forget(self, names: Iterable[str]) -> None:
         for name in names:
             del self._held[name], self.specs[name]
@@ -117,23 +129,37 @@ class Unchanged:
 class Snapshots:
     """Takes snapshots of a model. What has to be found out about it for that holds until it is made of other things."""
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, *, constant: Mapping[str, Any] | None = None) -> None:
+        """`constant`: sections of plain values that are the same in each."""
         self._model = model
         self._known: _Known | None = None
         self._unchanged = Unchanged()
+        self._set_aside: dict[str, Any] = {}
+        self._constant = _encoded(constant or {}, self._set_aside)
 
-    def take(self, *, epoch: int, batch: int, progress: Mapping[str, Any]) -> TrainState:
-        """The training state now, to be read once. `progress`: sections of plain values; arrays in them are copied."""
+    def take(
+        self, *, epoch: int, batch: int, progress: Mapping[str, Any], later: Mapping[str, Later] | None = None
+    ) -> TrainState:
+        """The training state now, to be read once. `progress`: sections of plain values; arrays in them are copied.
+
+        `later`: those that can be made at any time, of what nobody else has; they are there once it is `settled`.
+        """
         if self._known is None or not self._known.holds():
             self._known = _Known(self._model, before=self._known)
         known = self._known
-        held: dict[str, Any] = {name: read() for name, read in known.readers.items()}
+        held: dict[str, Any] = known.reader.read()
         configs = known.configs(held)
-        encoded = {section: capture.encoded(section, item, held) for section, item in progress.items()}
+        held |= self._set_aside
+        encoded = {**self._constant, **_encoded(progress, held)}
         return capture.training_state(
-            self._model, References(held, specs=known.specs, unchanged=self._unchanged, lasting=known.lasting),
+            self._model,
+            References(held, specs=known.specs, unchanged=self._unchanged, lasting=known.lasting, later=later),
             configs=configs, raw_names=known.raw_names, still=known.still, epoch=epoch, batch=batch, progress=encoded,
         )  # fmt: skip
+
+
+def _encoded(sections: Mapping[str, Any], arrays: dict[str, Any]) -> dict[str, Any]:
+    return {section: capture.encoded(section, item, arrays) for section, item in sections.items()}
 
 
 class _Known:
@@ -143,7 +169,7 @@ class _Known:
     """
 
     def __init__(self, model: keras.Model, *, before: _Known | None) -> None:
-        self._model, self._generators = model, _generators()
+        self._model, self._generators, self._born = model, _generators(), flavour.of(model)
         self._last: tuple[list[bytes], capture.Configs] | None = None
         self._layers: Structure
         self._compiled: Structure
@@ -158,11 +184,11 @@ class _Known:
             self._layers = Structure([model], apart=kinds)
             self._compiled = Structure(self._layers.met)
         found = live.of(model)
-        self.readers = {name: live.reader(variable) for name, variable in found.variables.items()}
+        self.reader = reading.Reader(found.variables)
         self.specs = {n: live.spec(v) for n, v in found.variables.items() if _is_fixed(v)}
         self.lasting = frozenset(n for n, v in found.variables.items() if not live.is_distributed(v))
         self.raw_names, self.still = found.raw_names, live.untrained(model, found)
-        self._rates = [name for name in self.readers if name.endswith("/learning_rate")]
+        self._rates = [name for name in found.variables if name.endswith("/learning_rate")]
 
     def holds(self) -> bool:
         """Whether the variables are still these. Which ones a user's own objects lead to, only a new look tells."""
@@ -179,7 +205,7 @@ class _Known:
         if self._last is not None and not self._layers.foreign:
             before, configs = self._last
             # Hyperparameters of Keras 2's optimizers may be variables, or be what was set last.
-            if before == rates and not self._compiled.foreign and flavour.of(self._model) == flavour.KERAS:
+            if before == rates and not self._compiled.foreign and self._born == flavour.KERAS:
                 return configs
             configs = capture.compiled_anew(self._model, configs.model)
         else:
@@ -199,13 +225,19 @@ def _generators() -> list[Any]:
 
 
 def settled(state: TrainState) -> TrainState:
-    """Without those copies on other devices that say nothing beyond the variable's own value: to compare takes time."""
+    """What is left to be done beside the training.
+
+    Sections that were left for later are made, and those copies on other devices left out that say nothing beyond the
+    variable's own value.
+    """
+    assert isinstance(state.arrays, References)
+    progress = {**state.progress, **state.arrays.sections()}
     copied = {name.partition(REPLICA)[0] for name in state.specs if REPLICA in name}
     groups = {name: state.arrays[name] for name in state.specs if name.partition(REPLICA)[0] in copied}
     same = groups.keys() - live.diverged(groups).keys()
-    assert isinstance(state.arrays, References)
     state.arrays.forget(same)
-    return replace(state, raw_names={n: raw for n, raw in state.raw_names.items() if n not in same})
+    raw_names = {n: raw for n, raw in state.raw_names.items() if n not in same}
+    return replace(state, progress=progress, raw_names=raw_names)
 
 
 def _same_buffer(one: tf.Tensor, other: tf.Tensor) -> bool:

@@ -30,6 +30,13 @@ _FOLLOWED = (
 )
 # Attributes in which Keras and TensorFlow list the others once more.
 _PASSED_OVER = ("_tracker", "_self_unconditional_", "_self_name_based_", "_self_saveable_")
+# Nobody writes into these once a layer is made: their names, and what its call() takes.
+_SETTLED = frozenset({
+    "_tracked", "_auto_config", "call_signature_parameters", "_call_context_args", "_call_has_context_arg",
+    "_build_shapes_dict",
+})  # fmt: skip
+# Nor into how layers are joined: another call of one makes another node.
+_SETTLED_KINDS = ("src.ops.node.Node", "src.engine.node.Node", "layers.InputSpec")
 # A validation's, which Keras keeps while it lasts: what it reads is not to be held any longer.
 _PASSING = ("_eval_epoch_iterator", "_eval_data_handler")
 # Of Keras's variables, which are most of all there is: what can be another while the variable is the same.
@@ -78,6 +85,7 @@ class Structure:
         self._apart = (*apart, *flavour.kinds("callbacks.Callback"))  # a model's History, say
         self._models = flavour.kinds("Model")
         self._followed = tuple(kind for path in _FOLLOWED for kind in flavour.kinds(path))
+        self._leaves = (*_LEAVES, *(kind for path in _SETTLED_KINDS for kind in flavour.kinds(path)))
         seen: dict[int, Any] = {}
         todo = deque(roots)
         while todo:
@@ -97,7 +105,7 @@ class Structure:
         return itertools.chain(itertools.chain.from_iterable(self._held), *attributes)
 
     def _members(self, item: Any) -> Iterable[Any]:
-        if isinstance(item, _LEAVES):
+        if isinstance(item, self._leaves):
             return ()
         if isinstance(item, dict):
             self._held += [item.keys(), item.values()]
@@ -122,4 +130,5 @@ class Structure:
             self._variables.append(item)
         else:
             self._held.append(_Lasting(held) if isinstance(item, self._models) else held.values())
-        return [member for name, member in held.items() if not name.startswith((*_PASSED_OVER, *_PASSING))]
+        passed_over = (*_PASSED_OVER, *_PASSING)
+        return [m for name, m in held.items() if name not in _SETTLED and not name.startswith(passed_over)]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -21,6 +23,30 @@ def test_the_flavour_of_live_objects() -> None:
         pass
 
     assert flavour.of(Mine()) == "tf_keras"
+
+
+IMPORTED = """
+import sys
+from resume.engine import flavour
+alone = flavour.kinds("callbacks.CSVLogger")
+during = []
+class Look:  # as another thread would, in the middle of the import
+    def find_spec(self, name, *rest):
+        if name == "tf_keras.src.layers":
+            during.append(flavour.kinds("callbacks.CSVLogger"))
+sys.meta_path.insert(0, Look())
+import tf_keras, keras
+assert alone == (keras.callbacks.CSVLogger,) == during[0], (alone, during)
+assert flavour.kinds("callbacks.CSVLogger") == (keras.callbacks.CSVLogger, tf_keras.callbacks.CSVLogger)
+"""
+
+
+def test_the_kinds_of_tf_keras_are_known_once_it_is_imported(
+    python: Callable[..., subprocess.Popen[str]],
+) -> None:
+    process = python(IMPORTED, Path(__file__).parent)
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == 0, out + (error or "")
 
 
 def test_a_source_continues_where_it_was_born_unless_told_otherwise() -> None:

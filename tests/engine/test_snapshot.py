@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import random
 import subprocess
 import types
 import weakref
@@ -20,7 +21,7 @@ import tf_keras
 from small import X, Y, classifier, epochs
 
 from resume import plain
-from resume.engine import capture, live, snapshot
+from resume.engine import capture, live, rng, snapshot
 from resume.engine.snapshot import References, Snapshots
 from resume.formats import native
 from resume.rundir import Directory, Retention
@@ -400,6 +401,26 @@ def test_a_validation_changes_nothing() -> None:
     half = known[len(known) // 2 :]  # Keras has made all that it needs
     assert len(half) >= 4
     assert all(one is half[0] for one in half)
+
+
+def test_sections_that_are_the_same_in_each_and_those_left_for_later() -> None:
+    """None is another's afterwards: neither what was handed over nor a generator that has gone on."""
+    model, rows = classifier(), np.arange(3)
+    snapshots = Snapshots(model, constant={"declared": {"rows": rows, "name": "a"}})
+    rows[:] = 0
+    for _ in range(2):
+        noted, expected = rng.noted(), rng.state()
+        state = snapshots.take(epoch=0, batch=0, progress={"position": {"epoch": 1}}, later={"rng": noted})
+        random.random(), np.random.random()
+        assert sorted(state.progress) == ["declared", "position"]
+        settled = snapshot.settled(state)
+        assert sorted(settled.progress) == ["declared", "position", "rng"]
+        declared = capture.section(settled, "declared")
+        assert (declared["rows"].tolist(), declared["name"]) == ([0, 1, 2], "a")
+        assert plain.encode(capture.section(settled, "rng"), keep=state_digest) == plain.encode(
+            expected, keep=state_digest
+        )
+        assert settled.specs.keys() == settled.arrays.keys() >= {"declared/0", "rng/0", "rng/1"}
 
 
 def test_what_has_not_changed_is_not_found_out_again() -> None:

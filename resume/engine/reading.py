@@ -1,0 +1,69 @@
+"""The values of many variables at once, not copied.
+
+To read them one by one takes an operation each, and most of its time is TensorFlow's way from Python to the variable
+and back: with the caches full of a training's own data eight microseconds. TensorFlow has one operation for all the
+variables of a device (`_ReadVariablesOp`, into which it merges a graph's reads for TPUs), which has no name in
+`tf.raw_ops`. It gives what ReadVariableOp gives, references to the buffers, in half the time for 77 variables.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.eager import context, execute
+
+from resume.engine import live
+
+Read = Callable[[], Iterable[tf.Tensor]]
+
+
+class Reader:
+    """Reads the same variables again and again, as long as they are the same objects."""
+
+    def __init__(self, variables: Mapping[str, live.Variable]) -> None:
+        plain, self._names = _by_device(variables), list(variables)
+        alone = [name for name in variables if not any(name in group for group in plain)]
+        self._reads = [_together(group) for group in plain] + [_apart([variables[n] for n in alone])]
+        self._found_as = [*itertools.chain.from_iterable(plain), *alone]
+
+    def read(self) -> dict[str, tf.Tensor]:
+        """Each variable's `live.reference`, in their own order."""
+        values = itertools.chain.from_iterable(read() for read in self._reads)
+        found = dict(zip(self._found_as, values, strict=True))
+        return found if self._found_as == self._names else {name: found[name] for name in self._names}
+
+
+def _by_device(variables: Mapping[str, live.Variable]) -> list[dict[str, Any]]:
+    """TensorFlow's own variables; neither those that are spread over devices, nor of the user's own kind."""
+    groups: dict[str, dict[str, Any]] = {}
+    for name, variable in variables.items():
+        inner: Any = getattr(variable, "_value", variable)
+        if type(inner).__name__ == "ResourceVariable":
+            groups.setdefault(inner.handle.device, {})[name] = inner
+    return list(groups.values())
+
+
+def _together(group: Mapping[str, Any]) -> Read:
+    """One operation for all of these, or where this TensorFlow or device has no such, one for each."""
+    handles, dtypes = [v.handle for v in group.values()], [v.dtype.as_datatype_enum for v in group.values()]
+    attributes = ("N", len(handles), "dtypes", dtypes)
+
+    def read() -> Iterable[tf.Tensor]:
+        found: Iterable[tf.Tensor] = execute.quick_execute(
+            "_ReadVariablesOp", len(handles), handles, attributes, ctx=context.context()
+        )
+        return found
+
+    try:
+        read()
+    except tf.errors.OpError:
+        return _apart(group.values())
+    return read
+
+
+def _apart(variables: Iterable[live.Variable]) -> Read:
+    return functools.partial(map, live.reference, list(variables))

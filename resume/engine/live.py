@@ -40,8 +40,9 @@ def of(model: keras.Model) -> Live:
 
     Raises ValueError when the optimizer is not built yet.
     """
-    named = _of_keras2(model) if flavour.of(model) == flavour.TF_KERAS else _of_keras3(model)
-    named += _objects(model, known=[v for _, v in named])
+    led = reach.of(model)
+    named = (_of_keras2 if flavour.of(model) == flavour.TF_KERAS else _of_keras3)(model, led)
+    named += _objects(led, known=[v for _, v in named])
     named = _with_constants(model, [*named, *rng.variables().items()])
     unique = names.unique([name for name, _ in named])
     variables = {name: variable for name, (_, variable) in zip(unique, named, strict=True)}
@@ -82,25 +83,25 @@ def _with_constants(model: Any, named: Iterable[tuple[str, Variable]]) -> list[t
     return [(name, _Weighted(owners[id(v)], v) if id(v) in owners else v) for name, v in named]
 
 
-def _of_keras3(model: keras.Model) -> list[tuple[str, Variable]]:
-    named = list(_model(model))
+def _of_keras3(model: keras.Model, led: reach.Reach) -> list[tuple[str, Variable]]:
+    named = list(_model(model, led))
     owners = {id(v): name.removeprefix("model/") for name, v in named if name.startswith("model/")}
     optimizer = optimizer_of(model)
     if optimizer is not None:
         named += slots.named(optimizer, owners, prefix="optimizer/")
-    for path, other in reach.optimizers(model).items():
+    for path, other in led.optimizers.items():
         named += slots.named(other, owners, prefix=f"{BESIDE}{path}/")
     return named + _metrics(model, known={id(v) for _, v in named})
 
 
-def _objects(model: keras.Model, *, known: Iterable[Variable]) -> list[tuple[str, Variable]]:
+def _objects(led: reach.Reach, *, known: Iterable[Variable]) -> list[tuple[str, Variable]]:
     """Of losses, schedules and the user's own objects: what nothing else has named."""
     generators = rng.variables().values()
     ids = {id(one) for v in (*known, *generators) for one in (v, getattr(v, "_value", v))}
-    return [(f"objects/{path}", v) for path, v in reach.variables(model) if id(v) not in ids]
+    return [(f"objects/{path}", v) for path, v in led.variables if id(v) not in ids]
 
 
-def _of_keras2(model: Any) -> list[tuple[str, Variable]]:
+def _of_keras2(model: Any, led: reach.Reach) -> list[tuple[str, Variable]]:
     weights = keras2.weights(model)
     named = [(f"model/{name}", v) for name, v in weights]
     seeds = list(keras2.seeds(model))
@@ -110,7 +111,7 @@ def _of_keras2(model: Any) -> list[tuple[str, Variable]]:
     named += [(f"states/{path}", v) for path, v in keras2.states(model)]
     if optimizer_of(model) is not None:
         named += keras2.optimizer_variables(model.optimizer, weights)
-    for path, other in reach.optimizers(model).items():
+    for path, other in led.optimizers.items():
         found = keras2.optimizer_variables(other, weights)
         named += [(f"{BESIDE}{path}/{name.removeprefix('optimizer/')}", v) for name, v in found]
     known = {id(v) for _, v in named}
@@ -214,7 +215,7 @@ def epoch_metrics(live: Live) -> dict[str, Variable]:
     return {n: v for n, v in live.variables.items() if n.startswith("metrics/")}
 
 
-def _model(model: keras.Model) -> Iterator[tuple[str, Variable]]:
+def _model(model: keras.Model, led: reach.Reach) -> Iterator[tuple[str, Variable]]:
     layers, scheme = list(model._flatten_layers()), _scheme(model)
     seeds = {id(v): (layer, name) for layer in layers for name, v in _seeds(layer)}
     metrics = _metric_ids(model)
@@ -226,7 +227,7 @@ def _model(model: keras.Model) -> Iterator[tuple[str, Variable]]:
     paths = [f"{layer.path or layer.name}/{name}" for layer, name, _ in owned]
     for name, (_, _, v) in zip(scheme.canonical(paths), owned, strict=True):
         yield f"seeds/{name}", v
-    optimizers = [optimizer_of(model), *reach.optimizers(model).values()]
+    optimizers = [optimizer_of(model), *led.optimizers.values()]
     listed = [*ours, *model.metrics_variables, *(v for o in optimizers for v in getattr(o, "variables", []))]
     carried = list(_states(layers))
     for name, (_, v) in zip(scheme.canonical([path for path, _ in carried]), carried, strict=True):

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -27,6 +28,7 @@ _LIBRARIES = {"keras", "tf_keras", "tensorflow", "numpy"}
 PASSED_OVER = ("_self_", "_tracker", "num_documents")
 _SEQUENCES: Any = (list, tuple, deque)
 _VARIABLES: Any = (tf.Variable, keras.Variable)
+_GENERATORS: Any = (tf.random.Generator, keras.random.SeedGenerator)
 
 
 def optimizer_kinds() -> tuple[Any, ...]:
@@ -34,19 +36,27 @@ def optimizer_kinds() -> tuple[Any, ...]:
     return (*flavour.kinds("optimizers.Optimizer"), *flavour.kinds("optimizers.legacy.Optimizer"))
 
 
-def optimizers(model: Any) -> dict[str, Any]:
-    """By path, the optimizers that there are beside `model.optimizer` (a GAN's, one a group of layers)."""
+@dataclass(frozen=True)
+class Reach:
+    """By path: optimizers that there are beside `model.optimizer` (a GAN's, one a group of layers), and all variables
+    that are come to, generators' states among them; most of these are the layers' own.
+    """
+
+    optimizers: Mapping[str, Any]
+    variables: Sequence[tuple[str, Any]]
+
+
+def of(model: Any) -> Reach:
     kinds, mine = optimizer_kinds(), {id(o) for o in _with_inner(getattr(model, "optimizer", None))}
-    return {path: item for path, item in _walk(model) if isinstance(item, kinds) and id(item) not in mine}
-
-
-def variables(model: Any) -> Iterator[tuple[str, Any]]:
-    """(path, variable) of all that is come to, generators' states among them; most of these are the layers' own."""
+    optimizers, variables = {}, []
     for path, item in _walk(model):
-        if isinstance(item, (tf.random.Generator, keras.random.SeedGenerator)):
-            yield path, item.state
-        elif isinstance(item, _VARIABLES):
-            yield path, item
+        if isinstance(item, _VARIABLES):
+            variables.append((path, item))
+        elif isinstance(item, _GENERATORS):
+            variables.append((path, item.state))
+        elif isinstance(item, kinds) and id(item) not in mine:
+            optimizers[path] = item
+    return Reach(optimizers, variables)
 
 
 def _with_inner(optimizer: Any) -> Iterator[Any]:

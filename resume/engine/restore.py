@@ -43,7 +43,7 @@ def restore(
     """
     batch = state.batch if position else None
     found = live.of(model)
-    state = aligned(model, state, accept=accept)
+    state = aligned(model, state, accept=accept, found=found)
     wanted = _that_count(found.variables, batch)
     # Formats that hold no hyperparameters as variables hold them in the config, which made the optimizer.
     wanted = {
@@ -144,8 +144,9 @@ def build_beside(model: keras.Model, state: TrainState) -> None:
 
     They are built in their first step otherwise, and would then start fresh.
     """
-    found = live.of(model).variables
-    for path, optimizer in reach.optimizers(model).items():
+    beside = reach.of(model).optimizers
+    found = live.of(model).variables if beside else {}
+    for path, optimizer in beside.items():
         prefix = f"{live.BESIDE}{path}/"
         slots = [n.removeprefix(prefix).split("/", 1) for n in state.specs if n.startswith(prefix)]
         owners = dict.fromkeys(f"model/{part[1]}" for part in slots if len(part) == 2)
@@ -182,9 +183,11 @@ def _assign(name: str, variable: Any, array: np.ndarray[Any, Any]) -> None:
             raise ContinuityError(f"{name}: restored, but reads back different. Nothing was trained.")
 
 
-def aligned(model: keras.Model, state: TrainState, *, accept: Sequence[str] = ()) -> TrainState:
+def aligned(
+    model: keras.Model, state: TrainState, *, accept: Sequence[str] = (), found: live.Live | None = None
+) -> TrainState:
     """The state under the live model's names; without the optimizer's arrays where a fresh optimizer was accepted."""
-    state = _rekeyed(model, state, live.of(model))
+    state = _rekeyed(model, state, found or live.of(model))
     if not same_replicas(model, state):
         state = _without_replicas(state)
     if fresh_optimizer(model, state, accept=accept):

@@ -170,7 +170,7 @@ def test_nothing_is_found_twice() -> None:
     model = kept(lambda: [table, inner, inner])
     table.me, table.model, table.inner = table, model, inner
     model.compile(keras.optimizers.LossScaleOptimizer(inner))
-    assert reach.optimizers(model) == {}
+    assert reach.of(model).optimizers == {}
     found = live.of(model).variables
     assert len({id(v) for v in found.values()}) == len(found)
     assert {name for name in found if name.startswith("objects/")} == {

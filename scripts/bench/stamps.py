@@ -82,7 +82,7 @@ class Window:
     published: (
         float | None
     )  # seconds from the step's end until the file system had what commits the checkpoint
-    late: bool  # whether it was still being written when the plain window began
+    late: bool | None  # whether it was still being written when the plain window began; None where nothing is
     bytes: int | None
 
 
@@ -162,14 +162,14 @@ class Stamps(keras.callbacks.Callback):
             foreign=last.load.foreign_since(saved.load),
             peak=max(peaks, default=None),
             published=commit.clock - saved.clock if commit else None,
-            late=commit is None or commit.clock > middle.clock,
+            late=(commit is None or commit.clock > middle.clock) if self.marks else None,
             bytes=commit.bytes if commit else None,
         )
 
 
 def committed(folder: Path, marks: str) -> list[Path]:
-    """Oldest first. Orbax's unfinished folders begin with the name that they will have."""
-    return sorted(path for path in folder.glob(marks) if "tmp" not in path.name)
+    """Oldest first; none where `marks` is empty. Orbax's unfinished folders begin with the name that they will have."""
+    return sorted(path for path in folder.glob(marks) if "tmp" not in path.name) if marks else []
 
 
 def size(mark: Path) -> int:

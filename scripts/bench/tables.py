@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 LABELS = {
+    "none": "nothing is saved",
     "ours": "`resume.fit`", "backup": "`BackupAndRestore`", "keras": "`model.save(.keras)`",
     "tf": "`tf.train.CheckpointManager`", "tf_async": "the same, async, of raw variables",
     "orbax_keras": "Keras's `OrbaxCheckpoint`", "orbax": "Orbax `CheckpointManager`, async",
@@ -78,7 +79,11 @@ def spread(values: Iterable[float], scale: float = 1.0) -> str:
 
 def ratio(found: Found, series: Series, field: str) -> str:
     """Ours as a share of this way's."""
-    return spread(found["ours"].under(series, field)) if "ours" in found else "-"
+    return (
+        spread(found["ours"].under(series, field))
+        if "ours" in found and series is not found.get("none")
+        else "-"
+    )
 
 
 def number(value: float) -> str:
@@ -140,8 +145,13 @@ def throughput(found: Found, window: int) -> str:
         columns.append(ratio(found, series, "lost"))
         for field in ("cpu", "published"):
             columns += [spread(series.all(field)), ratio(found, series, field)]
-        late = f"{sum(map(int, series.all('late')))} of {len(series.all('late'))}"
-        return [*columns, late, spread(series.all("bytes")[-1:], 1e-6), series.thrown()]
+        late = series.all("late")
+        return [
+            *columns,
+            f"{sum(map(int, late))} of {len(late)}" if late else "-",
+            spread(series.all("bytes")[-1:], 1e-6),
+            series.thrown(),
+        ]
 
     return table(heads, lines(found, LABELS, len(heads), cells))
 

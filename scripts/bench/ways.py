@@ -35,7 +35,7 @@ Callbacks = Callable[[Training], list[keras.callbacks.Callback]]
 
 @dataclass(frozen=True)
 class Way:
-    """`marks`: glob of what commits a checkpoint. `callbacks`: what Keras's own fit is given."""
+    """`marks`: glob of what commits a checkpoint, empty where nothing is saved. `callbacks`: what `fit` is given."""
 
     marks: str
     callbacks: Callbacks
@@ -140,6 +140,9 @@ def orbax_async(training: Training) -> list[keras.callbacks.Callback]:
 
 
 WAYS: dict[str, Way] = {
+    "none": Way(
+        "", lambda training: []
+    ),  # what all others are measured by finds that much where nothing is saved
     "ours": Ours("checkpoints/step-*", lambda training: []),
     "backup": Way("training_metadata.json", backup),
     "keras": Way("*.keras", archive),

@@ -101,6 +101,21 @@ def test_a_commit_without_a_step_in_its_name_is_told_by_its_time(stamps: ModuleT
     assert (window.published, window.late) == (None, True)
 
 
+def test_where_nothing_is_saved_the_windows_are_compared_all_the_same(
+    stamps: ModuleType, tables: ModuleType, tmp_path: Path
+) -> None:
+    (tmp_path / "anything").touch()
+    assert stamps.committed(tmp_path, "") == []
+    seen = training(stamps)
+    seen.marks = ""
+    windows = stamps.as_dicts(seen.windows([]))
+    assert [(w["lost"], w["published"], w["late"]) for w in windows] == [(7, None, None)]
+    found = {way: tables.Series([{"windows": windows}], most=1) for way in ("none", "ours")}
+    none, ours = tables.throughput(found, 2).splitlines()[2:]
+    assert none == "| nothing is saved | 7.00 | 280 | - | 4.00 | - | - | - | - | - | 0 of 1 |"
+    assert ours.split(" | ")[3] == "1.00"
+
+
 def test_what_is_not_finished_is_no_commit(stamps: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "24.orbax-checkpoint-tmp-1").mkdir()
     (tmp_path / "12").mkdir()

@@ -18,7 +18,7 @@ _EVENTS = "events.out.tfevents."
 def event_files(folders: Iterable[Path]) -> list[Path]:
     """Event files at any depth below the folders, sorted, each once."""
     # Not rglob, which takes five times as long: this is asked at every checkpoint.
-    walks = (walk for folder in folders for walk in os.walk(folder))
+    walks = (walk for folder in folders for walk in os.walk(folder, onerror=_demand_absent))
     return sorted(
         {Path(root, name) for root, _, names in walks for name in names if name.startswith(_EVENTS)}
     )
@@ -43,10 +43,19 @@ def rewind(
             file.unlink()
 
 
+_ABSENT = (FileNotFoundError, NotADirectoryError)
+
+
+def _demand_absent(error: OSError) -> None:
+    """A disk that cannot be read must not look like one without logs: these would be removed by the next attempt."""
+    if not isinstance(error, (*_ABSENT, PermissionError)):
+        raise error
+
+
 def _size(file: Path) -> int:
     try:
         status = file.stat()
-    except OSError:
+    except _ABSENT:
         return 0
     return status.st_size if stat.S_ISREG(status.st_mode) else 0
 

@@ -1,7 +1,8 @@
 """Plain Python values to strict JSON and back, every bit kept; arrays are set aside by name.
 
 JSON has no tuple, no NaN and no bytes, and its objects have only string keys: each such value is written as an object
-with one key that begins with `$`. Nothing here imports or calls what a file names.
+with one key that begins with `$`. So are long lists of numbers of one kind, as one array. Nothing here imports or calls
+what a file names.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import base64
 import math
 import random
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -22,6 +23,10 @@ Keep = Callable[
     [np.ndarray[Any, Any]], str
 ]  # sets an array aside, returns the name under which it is found again
 Find = Callable[[str], np.ndarray[Any, Any]]
+
+
+_LONG = 1000  # members; shorter lists stay readable
+_NUMBERS: dict[type, type] = {float: np.float64, int: np.int64}
 
 
 class NotPlainError(TypeError):
@@ -46,7 +51,7 @@ def encode(value: Any, *, keep: Keep = _no_arrays) -> Any:
     if type(value) is float:
         return value if math.isfinite(value) else {"$float": repr(value)}
     if type(value) is list:
-        return [encode(item, keep=keep) for item in value]
+        return _encode_list(value, keep)
     if isinstance(value, np.ndarray):
         return {"$array": keep(_storable(value))}
     if isinstance(value, np.generic):
@@ -54,6 +59,29 @@ def encode(value: Any, *, keep: Keep = _no_arrays) -> Any:
     if isinstance(value, Mapping) and type(value).__name__ in ("dict", "OrderedDict", "mappingproxy"):
         return _encode_dict(value, keep)
     return _encode_tagged(value, keep)
+
+
+def _encode_list(value: Sequence[Any], keep: Keep) -> Any:
+    if len(value) >= _LONG and keep is not _no_arrays and (found := _as_array(value)) is not None:
+        kind, array = found
+        return {"$list": [kind, keep(array)]}
+    return [encode(item, keep=keep) for item in value]
+
+
+def _as_array(value: Sequence[Any]) -> tuple[str, np.ndarray[Any, Any]] | None:
+    """What callbacks collect at each batch is of one kind: by itself each number would take a microsecond."""
+    kind, *others = set(map(type, value))
+    if others or not (kind in _NUMBERS or _is_scalar(kind)):
+        return None
+    try:
+        array: np.ndarray[Any, Any] = np.fromiter(value, _NUMBERS.get(kind, kind), count=len(value))
+    except OverflowError:  # of an int that has more than 64 bits
+        return None
+    return (kind.__name__ if kind in _NUMBERS else "scalar"), array
+
+
+def _is_scalar(kind: type) -> bool:
+    return issubclass(kind, np.generic) and np.dtype(kind).name in STORABLE
 
 
 def _encode_dict(value: Mapping[Any, Any], keep: Keep) -> Any:
@@ -69,7 +97,7 @@ def _encode_tagged(value: Any, keep: Keep) -> Any:
         items = [encode(item, keep=keep) for item in sorted(value, key=repr)]
         return {"$" + type(value).__name__: items}
     if type(value) is deque:
-        return {"$deque": [[encode(item, keep=keep) for item in value], value.maxlen]}
+        return {"$deque": [_encode_list(value, keep), value.maxlen]}
     if type(value) is bytes:
         return {"$bytes": base64.b64encode(value).decode()}
     if type(value) is complex:
@@ -107,6 +135,7 @@ def _decode_tagged(tag: str, body: Any, find: Find) -> Any:
         "$float": float,
         "$array": find,
         "$scalar": lambda b: find(b)[()],
+        "$list": lambda b: [*find(b[1])] if b[0] == "scalar" else find(b[1]).tolist(),
         "$dict": lambda b: {decode(k, find=find): decode(v, find=find) for k, v in b},
         "$tuple": lambda b: tuple(decode(b, find=find)),
         "$set": lambda b: set(decode(b, find=find)),

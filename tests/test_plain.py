@@ -30,10 +30,48 @@ def trip(value: Any) -> Any:
     return plain.decode(json.loads(text), find=aside.__getitem__)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        [0.1, -0.0, math.inf, math.nan, 5e-324] * 250,
+        [3, -(2**63), 2**63 - 1] * 400,
+        [2**63, *range(2000)],
+        [*range(2000), True],
+        [True, False] * 600,
+        [1.5, 2] * 600,
+        [0.5] * 1000 + [None],
+        [np.float32(1.5), np.float32("nan")] * 600,
+        [np.float64(0.1)] * 1000,
+        [np.complex128(1j)] * 1000,
+        [np.bool_(True)] * 1000,
+        [ml_dtypes.bfloat16(1.5)] * 1000,
+        [np.str_("a")] * 1000,
+        ["a"] * 1000,
+        [[0.5] * 1000, {"loss": [1.0] * 1000}],
+        deque([0.5] * 1200, maxlen=1300),
+    ],
+    ids=lambda value: f"{type(value).__name__} of {type(value[0]).__name__}",
+)
+def test_long_lists(value: Any) -> None:
+    """As if they were short: what cannot be held, and what comes back, member by member."""
+    short = value[:3] if isinstance(value, list) else value
+    try:
+        trip(short)
+    except NotPlainError:
+        with pytest.raises(NotPlainError):
+            trip(value)
+        return
+    assert same(trip(value), value)
+    aside: list[np.ndarray] = []
+    plain.encode([0.5] * 100_000, keep=lambda array: aside.append(array) or "")
+    assert [array.shape for array in aside] == [(100_000,)]
+    assert plain.encode([0.5] * 2000) == [0.5] * 2000  # where no arrays can be set aside
+
+
 def same(a: Any, b: Any) -> bool:
     if type(a) is not type(b):
         return False
-    if isinstance(a, float):
+    if isinstance(a, float | np.generic):
         return repr(a) == repr(b)
     if isinstance(a, list | tuple | deque):
         return len(a) == len(b) and all(map(same, a, b))

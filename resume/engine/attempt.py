@@ -7,7 +7,7 @@ optimizer keeps some (held back until the run's end), and it resets metrics (put
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -17,13 +17,14 @@ from resume.continuity import Proof
 from resume.engine import callbacks as run_callbacks
 from resume.engine import capture, feed, fitting, flavour, live, memory, restore, rng
 from resume.engine.callbacks import Hooks, RunCallbacks
-from resume.engine.data import Order, Validation
+from resume.engine.data import Order
 from resume.engine.export import export
 from resume.engine.job import Job, Origin, Outcome
 from resume.engine.opening import Opening
 from resume.engine.remote import Tier
 from resume.engine.saving import Saver
 from resume.engine.snapshot import Snapshots
+from resume.engine.validation import Validation
 from resume.errors import RunInUseError, UsageError
 from resume.lock import Claim
 from resume.preempt import Preempted
@@ -90,6 +91,8 @@ class Attempt:
         except BaseException as error:
             self._left(claim, error)
             raise
+        finally:
+            memory.leave(self.named)
         with claim.publishing():
             lineage.append(self.job.run_dir, "end", attempt=self.number, reason="completed", step=self.step,
                            epoch=self.epoch, stopped=self.stopped)  # fmt: skip
@@ -121,7 +124,7 @@ class Attempt:
         self.number = len(before) + 1
         self.born = flavour.of(self.model)
         self.named = run_callbacks.checked(self.job.callbacks(self.born), self.born)
-        made = memory.snapshot(self.named)
+        made = memory.as_made(self.named)
         opening = Opening(self.job, self.origin, self.model, self.proof, self.number, self.step)
         files = opening.rewind(before, self.named.values())
         opening.record(files, batch=self.batch, epoch=self.epoch, restore_seconds=self.restore_seconds)
@@ -194,10 +197,9 @@ class Attempt:
 
     def _fit(self, steps: int) -> None:
         part = self.order.begin(self.epoch, self.batch)
-        for note in self._new_notes():
-            self.job.say(note)
         before = self.epoch
         validation = feed.validation_arguments(self._validation_data(), self.born)
+        self._say_notes()
         with feed.handed(part.adapter, self.born) as data:
             self.model.fit(
                 **data,
@@ -208,9 +210,10 @@ class Attempt:
                 **{**self.job.validation_args, **validation},
             )
 
-    def _new_notes(self) -> list[str]:
-        notes, self.order.notes = self.order.notes, []
-        return notes
+    def _say_notes(self) -> None:
+        for notes in (self.order.notes, self.validation.notes):
+            while notes:
+                self.job.say(notes.pop(0))
 
     def _validates(self) -> bool:
         freq = self.job.validation_args.get("validation_freq", 1)
@@ -226,6 +229,7 @@ class Attempt:
         results = run_callbacks.numbers(self.model.get_metrics_result())
         epoch_logs = results if results.keys() == self.batch_logs.keys() else dict(self.batch_logs)
         data, args = self._validation_data(), self.job.validation_args
+        self._say_notes()
         if data is not None:
             given = feed.validation_arguments(data, self.born)
             x, y, weight = keras.utils.unpack_x_y_sample_weight(given["validation_data"])
@@ -311,14 +315,17 @@ class Attempt:
     def _state(self) -> TrainState:
         if self.before_validation is not None:
             return self.before_validation
-        later = {"rng": rng.noted()}
-        return self.snapshots.take(epoch=self.epoch, batch=self.batch, progress=self._progress(), later=later)
+        progress = self._progress()
+        later = {"rng": rng.noted()}  # after callbacks have told their state: that may draw
+        return self.snapshots.take(epoch=self.epoch, batch=self.batch, progress=progress, later=later)
 
     def _progress(self) -> dict[str, Any]:
         files = run_callbacks.appended_files(self.named.values())
         with self.own_log.lock:  # another thread writes what a checkpoint has cost
             files += self.own_log.files()
             lengths = logs.sizes(self.job.run_dir, files)
+        states = memory.states(self.named, self.untouched)
+        self._say_once(memory.late(self.named, states, self.untouched))
         return {
             "position": {
                 "epoch": self.epoch,
@@ -326,10 +333,10 @@ class Attempt:
                 "steps": self.callbacks.steps,
                 "stopped": bool(self.model.stop_training),
                 "validated": self.validated,
-                "batch_logs": dict(self.batch_logs),
+                "batch_logs": run_callbacks.stored(self.batch_logs),
             },
-            "epoch_logs": dict(self.epoch_logs) if self.epoch_logs is not None else None,
-            "callbacks": memory.states(self.named, self.untouched),
+            "epoch_logs": run_callbacks.stored(self.epoch_logs) if self.epoch_logs is not None else None,
+            "callbacks": states,
             "files": lengths,
         }
 
@@ -342,9 +349,12 @@ class Attempt:
         export(self.model, self.directory, say=self.job.say)
 
     def _say_unheld(self) -> None:
-        for line in memory.unheld(self.named):
+        self._say_once(f"not kept in checkpoints: {line}" for line in memory.unheld(self.named))
+
+    def _say_once(self, lines: Iterable[str]) -> None:
+        for line in lines:
             if line not in self.said:
-                self.job.say(f"not kept in checkpoints: {line}")
+                self.job.say(line)
                 self.said.add(line)
 
 

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from keras.src.utils.python_utils import pythonify_logs
 
 from resume import lineage, logs
 from resume.engine import flavour
 from resume.errors import UsageError
+
+_GRAIN = 2.0  # seconds; the coarsest times of files that there are
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,11 @@ def numbers(logs: Mapping[str, Any] | None) -> dict[str, Any]:
     return dict(pythonify_logs(logs))
 
 
+def stored(logs: Mapping[str, Any]) -> dict[str, Any]:
+    """As a checkpoint holds them: what a metric gives for each class, say, becomes a list."""
+    return {k: v if isinstance(v, (float, int, str)) else np.asarray(v).tolist() for k, v in logs.items()}
+
+
 def checked(callbacks: Mapping[str, Any], born: str) -> dict[str, Any]:
     """The callbacks by name. Raises UsageError for Keras's own resumption, and for no callback of this flavour."""
     for name, callback in callbacks.items():
@@ -193,16 +202,17 @@ class OwnLog:
         self.lock = threading.Lock()
         self._writer = tf.summary.create_file_writer(str(folder))
         self._logged: int | None = None
-        self._seen: tuple[int, list[Path]] = 0, []
+        self._seen: tuple[float | None, list[Path]] = None, []
+        self._looked = 0.0
 
     def files(self) -> list[Path]:
-        """The event files there; they are looked for only where the folder has changed."""
+        """The event files there; looked for where the folder has changed, or too lately for its time to show it."""
         try:
-            changed = self.folder.stat().st_mtime_ns
-        except OSError:
+            changed = self.folder.stat().st_mtime
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        if changed != self._seen[0]:
-            self._seen = changed, logs.event_files([self.folder])
+        if changed != self._seen[0] or self._looked < changed + _GRAIN:
+            self._looked, self._seen = time.time(), (changed, logs.event_files([self.folder]))
         return [*self._seen[1]]
 
     def attempt(self, lines: Iterable[str], *, step: int) -> None:

@@ -15,6 +15,8 @@ from resume import plain
 from resume.engine import flavour, keras2, live
 from resume.state import Arrays, OptimizerInfo, TrainState
 
+_HOLDING_ARRAYS = ("callbacks", "rng")  # the others are read from a manifest alone
+
 
 @dataclass(frozen=True)
 class Configs:
@@ -57,7 +59,9 @@ def training_state(model: keras.Model, arrays: Arrays, *, configs: Configs, **fa
 
 
 def encoded(section: str, item: Any, arrays: dict[str, Any]) -> Any:
-    """A section's plain values; arrays in it are set aside as `<section>/<n>`."""
+    """A section's plain values; arrays in it are set aside as `<section>/<n>`, in those sections that may hold any."""
+    if section not in _HOLDING_ARRAYS:
+        return plain.encode(item)
     count = itertools.count()
 
     def keep(array: np.ndarray[Any, Any]) -> str:

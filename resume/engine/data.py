@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,11 +23,10 @@ from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
 from resume.engine import flavour, rng, sample
 from resume.engine.feed import Adapter, Batches, Lazy, Sequenced, Window
+from resume.engine.handed import MUDDLED, counted, trained
 from resume.errors import UsageError
 
-_TRAIN, _VALIDATION = 1, 2
-# Passes that this process has made over a dataset: each moves its shuffling and its generators on.
-_PASSES: weakref.WeakKeyDictionary[tf.data.Dataset, int] = weakref.WeakKeyDictionary()
+_TRAIN = 1  # what the generators of the data are set from, beside the run's seed and the epoch
 # Datasets whose next pass may differ from their first.
 _STATEFUL_OPS = ("Shuffle", "Random", "Generator", "PyFunc", "Sample")
 
@@ -62,9 +60,11 @@ class Order:
     strategy: tf.distribute.Strategy
     notes: list[str] = field(default_factory=list)
     _given: Any = None
-    _passed: int = 0  # epoch hooks of a PyDataset that were called so far
     _lengths: dict[int, int] = field(default_factory=dict)
     _stream: Any = None
+    _beyond: bool = False
+    _passed: int | None = None  # epoch hooks of a PyDataset that were called so far
+    _muddled: bool = False
     _cached: tuple[int, Any] | None = None
 
     def value(self, epoch: int) -> Any:
@@ -72,13 +72,13 @@ class Order:
         if takes_epoch(self.source):
             if self._cached is None or self._cached[0] != epoch:
                 with rng.drawn_from(self.feeding.seed, _TRAIN, epoch):
-                    value = _checked(call(self.source, epoch=epoch, seed=self.feeding.seed), "data.train")
+                    value = checked(call(self.source, epoch=epoch, seed=self.feeding.seed), "data.train")
                 self._cached = (epoch, value)
             return self._cached[1]
         if self._given is None:
             with rng.drawn_from(self.feeding.seed, _TRAIN):
                 given = call(self.source, seed=self.feeding.seed) if callable(self.source) else self.source
-            self._given = _checked(given, "data.train")
+            self._given = checked(given, "data.train")
         return self._given
 
     def spec(self, epoch: int) -> Any:
@@ -125,8 +125,14 @@ class Order:
         if known != tf.data.UNKNOWN_CARDINALITY:
             return known
         # Left to find the end by itself, Keras's last step would apply a batch that does not exist.
-        self._say("data.train does not know its length: counting it once (fit.steps_per_epoch spares that)")
-        return sum(1 for _ in value)
+        found = counted.of(value)
+        if found is None:
+            self._say(
+                "data.train does not know its length: counting it once (fit.steps_per_epoch spares that)"
+            )
+            found = sum(1 for _ in value)
+            counted.note(value, found)
+        return found
 
     @property
     def batch_size(self) -> int:
@@ -150,7 +156,7 @@ class Order:
                     f"fit.steps_per_epoch={steps} is no multiple of steps_per_execution="
                     f"{self.feeding.steps_per_execution}: of a stream, Keras would apply more batches than that."
                 )
-            iterator = self._continued(dataset, epoch * steps + batch)
+            iterator = self._continued(value, dataset, epoch * steps + batch)
         else:
             if not takes_epoch(self.source):
                 self._replay(value, dataset, epoch, steps)
@@ -158,9 +164,12 @@ class Order:
             iterator = iter(self._distributed(rest.skip(batch) if batch else rest))
         return Pass(Adapter(Batches(iterator, dataset.element_spec), steps - batch), dataset.element_spec)
 
-    def _continued(self, dataset: tf.data.Dataset, position: int) -> Any:
+    def _continued(self, value: tf.data.Dataset, dataset: tf.data.Dataset, position: int) -> Any:
         """`steps_per_epoch` cuts a stream: the iterator goes on from epoch to epoch, as Keras's own does."""
         if self._stream is None:
+            if trained.of(value) and is_stateful(dataset):
+                self._say_passed("its beginning")
+            trained.note(value, MUDDLED)  # as many as it was repeated
             if position:
                 self._say(f"replaying {position} batches of data.train, which takes no `epoch` argument")
             self._stream = iter(self._distributed(dataset.repeat().skip(position)))
@@ -168,19 +177,28 @@ class Order:
 
     def _replay(self, value: tf.data.Dataset, dataset: tf.data.Dataset, epoch: int, steps: int) -> None:
         """Run through the passes before `epoch`, so that reshuffling, generators and the like are where they were."""
-        passed = _PASSES.get(value, 0)
+        passed = trained.of(value) or 0
         if passed != epoch and is_stateful(dataset):
-            self._say(
-                f"replaying {epoch - passed} epochs of data.train to find its order again; a function that takes "
-                "`epoch` needs no replay"
-                if passed < epoch
-                else f"data.train was iterated {passed} times in this process and cannot go back to epoch {epoch + 1}: "
-                "its order will differ; give a function that takes `epoch`"
-            )
-            for _ in range(passed, epoch):
+            if passed < epoch:
+                self._say(
+                    f"replaying {epoch - passed} epochs of data.train to find its order again; a function that takes "
+                    "`epoch` needs no replay"
+                )
+            else:
+                self._say_passed(f"epoch {epoch + 1}")
+            for again in range(passed, epoch):
+                trained.note(value, again + 1)
                 for _ in itertools.islice(dataset, steps):
                     pass
-        _PASSES[value] = max(passed, epoch) + 1
+        trained.note(value, min(max(passed, epoch) + 1, MUDDLED))
+
+    def _say_passed(self, there: str) -> None:
+        if not self._beyond:
+            self._say(
+                f"data.train was gone over before in this process, and cannot go back to {there}: its order may "
+                "differ; give a function that takes `epoch`"
+            )
+        self._beyond = True  # and so in all epochs that follow
 
     def _distributed(self, dataset: tf.data.Dataset) -> Any:
         several = self.strategy.num_replicas_in_sync > 1
@@ -226,61 +244,32 @@ class Order:
         return Pass(Adapter(batches, steps - batch, inner=inner), dataset.element_spec)
 
     def _hooks(self, value: keras.utils.PyDataset, epoch: int) -> None:
-        """The user's on_epoch_end of each epoch before this one (once more at the start, as Keras does)."""
+        """The user's on_epoch_end of each epoch before this one (once more at the start, as Keras does).
+
+        In an object that another training of this process has taken further than that, they begin anew.
+        """
+        mine = value.inner if isinstance(value, Sequenced) else value
+        if self._passed is None:
+            known = trained.of(mine) or 0
+            self._passed, self._muddled = (known, False) if known <= epoch + 1 else (0, True)
+            if self._muddled and _has_hooks(mine):
+                self._say_passed(f"epoch {epoch + 1}")
         for done in range(self._passed, epoch + 1):
+            trained.note(mine, MUDDLED)  # as long as they are not both called
             with rng.drawn_from(self.feeding.seed, _TRAIN, done):
                 value.on_epoch_end()
                 value.on_epoch_begin()
-        self._passed = epoch + 1
+            self._passed = done + 1
+        trained.note(mine, MUDDLED if self._muddled else self._passed)
 
 
-@dataclass
-class Validation:
-    """Validation data: as `fit` takes it, for epoch e, after `done` earlier validations of this run."""
-
-    source: Any
-    seed: int
-    strategy: tf.distribute.Strategy
-    steps: int | None = None
-    _given: Any = None
-    _passed: int = 0
-
-    def data(self, epoch: int, *, done: int) -> Any:
-        if self.source is None:
-            return None
-        if takes_epoch(self.source):
-            with rng.drawn_from(self.seed, _VALIDATION, epoch):
-                return _checked(call(self.source, epoch=epoch, seed=self.seed), "data.validation")
-        if self._given is None:
-            with rng.drawn_from(self.seed, _VALIDATION):
-                given = call(self.source, seed=self.seed) if callable(self.source) else self.source
-            self._given = _checked(given, "data.validation")
-        value = self._given
-        return (
-            self._one_pass(value, done)
-            if isinstance(value, tf.data.Dataset) and is_stateful(value)
-            else value
-        )
-
-    def _one_pass(self, dataset: tf.data.Dataset, done: int) -> Any:
-        """One iterator a validation, as many as there were validations before: each draws another order."""
-        length = int(dataset.cardinality())
-        steps = self.steps or (length if length >= 0 else None)
-        if steps is None and length == tf.data.INFINITE_CARDINALITY:
-            raise UsageError("data.validation never ends: set fit.validation_steps.")
-        # A prefetch that tf.data adds by itself may run into the next repetition, which draws another order, or not.
-        options = tf.data.Options()
-        options.experimental_optimization.inject_prefetch = False
-        dataset = dataset.with_options(options)
-        for _ in range(self._passed, done):
-            for _ in itertools.islice(dataset, steps):
-                pass
-        self._passed = done + 1
-        if steps is None:
-            return dataset
-        several = self.strategy.num_replicas_in_sync > 1
-        iterator = iter(self.strategy.experimental_distribute_dataset(dataset) if several else dataset)
-        return Adapter(Batches(iterator, dataset.element_spec), steps)
+def _has_hooks(value: Any) -> bool:
+    """Whether it does anything at an epoch's end or beginning."""
+    bases = (*flavour.kinds("utils.PyDataset"), *flavour.kinds("utils.Sequence"))
+    return any(
+        getattr(type(value), hook, None) not in [getattr(base, hook, None) for base in bases]
+        for hook in ("on_epoch_end", "on_epoch_begin")
+    )
 
 
 def call(source: Callable[..., Any], **offered: Any) -> Any:
@@ -320,7 +309,7 @@ def is_stateful(dataset: tf.data.Dataset) -> bool:
     return any(word in op for op in ops for word in _STATEFUL_OPS)
 
 
-def _checked(value: Any, name: str) -> Any:
+def checked(value: Any, name: str) -> Any:
     if isinstance(value, Iterator) or (inspect.isgenerator(value)):
         raise UsageError(
             f"{name} is a generator, which can be read only once. Give a function of `epoch`, a tf.data.Dataset "

@@ -100,16 +100,16 @@ class Sequenced(keras.utils.PyDataset):  # type: ignore[misc]
 
     def __init__(self, inner: Any) -> None:
         super().__init__()
-        self._inner = inner
+        self.inner = inner
 
     def __len__(self) -> int:
-        return len(self._inner)
+        return len(self.inner)
 
     def __getitem__(self, index: int) -> Any:
-        return self._inner[index]
+        return self.inner[index]
 
     def on_epoch_end(self) -> None:
-        self._inner.on_epoch_end()
+        self.inner.on_epoch_end()
 
 
 class Window(keras.utils.PyDataset):  # type: ignore[misc]

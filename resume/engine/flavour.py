@@ -54,9 +54,10 @@ def _kinds(path: str, *libraries: Any) -> tuple[Any, ...]:
     known = _KINDS.get((path, *libraries))
     if known is not None:
         return known
-    found = tuple(c for library in libraries if isinstance(c := _at(path, library), type))
     # Of one that another thread is just importing, not all is there yet.
-    if not any(getattr(getattr(library, "__spec__", None), "_initializing", False) for library in libraries):
+    whole = not any(getattr(getattr(item, "__spec__", None), "_initializing", False) for item in libraries)
+    found = tuple(c for library in libraries if isinstance(c := _at(path, library), type))
+    if whole:
         _KINDS[(path, *libraries)] = found
     return found
 

@@ -16,7 +16,8 @@ import tensorflow as tf
 
 from resume import names
 from resume.engine import flavour, keras2, reach, rng, slots
-from resume.state import REPLICA, Spec
+from resume.errors import UsageError
+from resume.state import REPLICA, STORABLE, Spec
 
 Variable = Any  # keras.Variable or tf.Variable: both have assign() and numpy()
 
@@ -200,6 +201,17 @@ def untrained(model: keras.Model, live: Live) -> frozenset[str]:
     held = {name: id(v) in trainable for name, v in live.variables.items() if name.startswith("model/")}
     moving = {name.rpartition("/")[0] for name, trained in held.items() if trained}
     return frozenset(name for name in held if name.rpartition("/")[0] not in moving)
+
+
+def demand_storable(model: keras.Model) -> None:
+    """Raise UsageError for a variable that no checkpoint can hold: before it is trained."""
+    for name, variable in of(model).variables.items():
+        dtype = tf.as_dtype(variable.dtype).name
+        if dtype not in STORABLE:
+            raise UsageError(
+                f"{name}: a variable of dtype {dtype}, which no checkpoint can hold. Give it another dtype, or keep "
+                "what it holds in a constant (text: in a lookup layer)."
+            )
 
 
 def nbytes(model: keras.Model) -> int:

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from resume import drift, lineage, lock, rundir, tiers
 from resume.continuity import Finding
-from resume.engine import capture, declaring, flavour, keras2, remote, restore, revival, rng
+from resume.engine import capture, declaring, flavour, keras2, live, remote, restore, revival, rng
 from resume.engine.attempt import Attempt
 from resume.engine.data import Order
 from resume.engine.job import Built, Job, Origin, Outcome
@@ -99,6 +99,7 @@ def _prepare(job: Job, origin: Origin) -> Attempt:
     order = Order(job.train, replace(job.feeding, steps_per_execution=block), job.strategy)
     spec = order.spec(origin.epoch)
     complete(model, spec)
+    live.demand_storable(model)
     declared = declaring.of(job, model, order, spec, epoch=origin.epoch)
     findings = _drift(origin, declared, built, fresh_optimizer="optimizer" in job.accept)
     if origin.kind == "run" and restore.fresh_optimizer(model, origin.state, accept=job.accept):

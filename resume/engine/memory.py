@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from resume import plain
 from resume.engine import flavour, reach
+from resume.engine.handed import Remembered
 from resume.errors import ContinuityError
 from resume.state import digest, spec_of
 
@@ -48,9 +49,18 @@ _REBUILT_MODULES = (
     "_csv",
 )
 _DEPTH = 6
+_REFILLED = ("variables", "member", "filled", "object")  # put back into what is there
+_REMEDY = "Create it in __init__, or give the callback get_state and set_state."
+_MISSED = f"No other attempt can put it back, and this run is refused after a kill. {_REMEDY}"
 _in_order = json.JSONEncoder(sort_keys=True).encode  # which json.dumps makes anew each time
 
 Snapshot = Mapping[str, Mapping[str, str]]  # callback -> attribute -> what it holds, as text
+_HANDED: Remembered[tuple[Mapping[str, str], Mapping[str, str]]] = (
+    Remembered()
+)  # as made, as a training left it
+
+
+_NONE = _in_order(plain.encode(("plain", None)))
 
 
 def names(callbacks: Mapping[str, Any]) -> list[str]:
@@ -72,9 +82,10 @@ class Untouched:
     made: Snapshot
     begun: Snapshot = field(default_factory=dict)
 
-    def argument(self, callback: str, attribute: str, value: str) -> bool:
+    def argument(self, callback: str, attribute: str, held: Any) -> bool:
         made = self.made.get(callback, {}).get(attribute)
-        return made is not None and made == value == self.begun.get(callback, {}).get(attribute)
+        begun = self.begun.get(callback, {}).get(attribute)
+        return made is not None and made == begun and made == _text(held)
 
 
 def snapshot(callbacks: Mapping[str, Any]) -> Snapshot:
@@ -88,15 +99,33 @@ def snapshot(callbacks: Mapping[str, Any]) -> Snapshot:
     }
 
 
+def as_made(callbacks: Mapping[str, Any]) -> Snapshot:
+    """Their `snapshot`; of one that this process has trained with, as it was made.
+
+    What the training left in it is no argument; what has been set since then is one.
+    """
+    found = {}
+    for name, now in snapshot(callbacks).items():
+        made, left = _HANDED.of(callbacks[name]) or ({}, {})
+        found[name] = {a: made.get(a, text) if left.get(a) == text else text for a, text in now.items()}
+        _HANDED.note(callbacks[name], (found[name], {}))
+    return found
+
+
+def leave(callbacks: Mapping[str, Any]) -> None:
+    """Note what a training that has ended leaves in them."""
+    for name, now in snapshot(callbacks).items():
+        made, _ = _HANDED.of(callbacks[name]) or ({}, {})
+        _HANDED.note(callbacks[name], (made, now))
+
+
 def states(callbacks: Mapping[str, Any], untouched: Untouched) -> dict[str, Any]:
     """State by callback name, as `plain.encode` takes it; arguments are left out."""
     found = {name: _state(callbacks[name]) for name in names(callbacks)}
     for name, state in found.items():
         if "attributes" in state:
             state["attributes"] = {
-                a: held
-                for a, held in state["attributes"].items()
-                if not untouched.argument(name, a, _text(held))
+                a: held for a, held in state["attributes"].items() if not untouched.argument(name, a, held)
             }
     return found
 
@@ -112,6 +141,18 @@ def unheld(callbacks: Mapping[str, Any]) -> list[str]:
         if not _speaks(callbacks[name]):
             _Reader(missing.append).attributes(callbacks[name], name)
     return missing
+
+
+def late(callbacks: Mapping[str, Any], states: Mapping[str, Any], untouched: Untouched) -> list[str]:
+    """A sentence for each thing that an attempt which begins from these states would miss, and be refused for."""
+    return [
+        f"callback {name}: {attribute} was created during the training. {_MISSED}"
+        for name, state in states.items()
+        for attribute, (how, _) in state.get("attributes", {}).items()
+        if how in _REFILLED
+        and untouched.begun.get(name, {}).get(attribute) in (None, _NONE)
+        and getattr(type(callbacks[name]), attribute, None) is None
+    ]
 
 
 def restore(callbacks: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
@@ -222,7 +263,7 @@ def _write_attributes(owner: Any, saved: Mapping[str, Any]) -> None:
         elif current is None:
             raise ContinuityError(
                 f"callback {type(owner).__name__}: {attribute} was created during the training, and is not there to be "
-                "restored. Create it in __init__, or give the callback get_state and set_state."
+                f"restored. {_REMEDY}"
             )
         else:
             _refill(owner, attribute, how, held)

@@ -27,7 +27,7 @@ class Reader:
     def __init__(self, variables: Mapping[str, live.Variable]) -> None:
         plain, self._names = _by_device(variables), list(variables)
         alone = [name for name in variables if not any(name in group for group in plain)]
-        self._reads = [_together(group) for group in plain] + [_apart([variables[n] for n in alone])]
+        self._reads: list[Read] = [*map(_Together, plain), _apart([variables[n] for n in alone])]
         self._found_as = [*itertools.chain.from_iterable(plain), *alone]
 
     def read(self) -> dict[str, tf.Tensor]:
@@ -47,22 +47,29 @@ def _by_device(variables: Mapping[str, live.Variable]) -> list[dict[str, Any]]:
     return list(groups.values())
 
 
-def _together(group: Mapping[str, Any]) -> Read:
-    """One operation for all of these, or where this TensorFlow or device has no such, one for each."""
-    handles, dtypes = [v.handle for v in group.values()], [v.dtype.as_datatype_enum for v in group.values()]
-    attributes = ("N", len(handles), "dtypes", dtypes)
+class _Together:
+    """One operation for all of these; where this TensorFlow or device has no such, one for each."""
 
-    def read() -> Iterable[tf.Tensor]:
-        found: Iterable[tf.Tensor] = execute.quick_execute(
-            "_ReadVariablesOp", len(handles), handles, attributes, ctx=context.context()
-        )
+    def __init__(self, group: Mapping[str, Any]) -> None:
+        self._each: Read | None = None
+        self._variables = list(group.values())
+        self._handles = [v.handle for v in self._variables]
+        dtypes = [v.dtype.as_datatype_enum for v in self._variables]
+        self._attributes = ("N", len(dtypes), "dtypes", dtypes)
+
+    def __call__(self) -> Iterable[tf.Tensor]:
+        return self._each() if self._each is not None else self._at_once()
+
+    def _at_once(self) -> Iterable[tf.Tensor]:
+        count, handles = len(self._handles), self._handles
+        try:
+            found: Iterable[tf.Tensor] = execute.quick_execute(
+                "_ReadVariablesOp", count, handles, self._attributes, ctx=context.context()
+            )
+        except tf.errors.OpError:
+            self._each = _apart(self._variables)
+            return self._each()
         return found
-
-    try:
-        read()
-    except tf.errors.OpError:
-        return _apart(group.values())
-    return read
 
 
 def _apart(variables: Iterable[live.Variable]) -> Read:

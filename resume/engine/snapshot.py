@@ -52,9 +52,9 @@ class References(Arrays):
         """
         self._held, known = dict(held), specs or {}
         self._unchanged, self._lasting, self._later = unchanged or Unchanged(), lasting, later or {}
+        every = {name: known[name] if name in known else live.spec(item) for name, item in held.items()}
         # Not a method of its own, which would tie a knot that only the garbage collector undoes, much later.
-        super().__init__(known, read=self._held.__getitem__)
-        self.specs |= {name: live.spec(item) for name, item in held.items() if name not in known}
+        super().__init__(every, read=self._held.__getitem__)
 
     def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
         if _away(self._held[name]) and self.specs[name].nbytes >= _SMALL:
@@ -130,12 +130,11 @@ class Snapshots:
     """Takes snapshots of a model. What has to be found out about it for that holds until it is made of other things."""
 
     def __init__(self, model: keras.Model, *, constant: Mapping[str, Any] | None = None) -> None:
-        """`constant`: sections of plain values that are the same in each."""
+        """`constant`: sections of plain values that are the same in each, without arrays."""
         self._model = model
         self._known: _Known | None = None
         self._unchanged = Unchanged()
-        self._set_aside: dict[str, Any] = {}
-        self._constant = _encoded(constant or {}, self._set_aside)
+        self._constant = _encoded(constant or {}, {})
 
     def take(
         self, *, epoch: int, batch: int, progress: Mapping[str, Any], later: Mapping[str, Later] | None = None
@@ -149,7 +148,6 @@ class Snapshots:
         known = self._known
         held: dict[str, Any] = known.reader.read()
         configs = known.configs(held)
-        held |= self._set_aside
         encoded = {**self._constant, **_encoded(progress, held)}
         return capture.training_state(
             self._model,

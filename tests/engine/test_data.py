@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from resume.engine import data
-from resume.engine.data import Feeding, Order, Validation
+from resume.engine.data import Feeding, Order
 from resume.errors import UsageError
 
 X = np.arange(40, dtype="float32").reshape(20, 2)
@@ -112,6 +112,136 @@ def test_a_stream_goes_on_from_epoch_to_epoch() -> None:
     assert batches(order, 0) + batches(order, 1) == [[[0, 1]], [[2, 3]], [[4, 5]], [[6, 7]]]
 
 
+def again(data: Any, name: str) -> Order:
+    """The same object, handed to another training of this process."""
+    return Order(data, SOURCES[name][1], tf.distribute.get_strategy())
+
+
+@pytest.mark.parametrize("name", ["reshuffled", "py_dataset"])
+def test_a_process_that_goes_on_with_the_same_object_is_where_it_was(name: str) -> None:
+    unbroken = order_of(name)
+    whole = [batches(unbroken, epoch) for epoch in range(4)]
+    same = order_of(name).value(0)
+    first = again(same, name)
+    assert [batches(first, epoch) for epoch in range(2)] == whole[:2]
+    resumed = again(same, name)
+    assert [batches(resumed, epoch) for epoch in (2, 3)] == whole[2:]
+    assert not [note for note in resumed.notes if "cannot go back" in note]
+
+
+def test_a_pass_that_was_begun_goes_on_for_a_py_dataset() -> None:
+    unbroken = order_of("py_dataset")
+    whole = [batches(unbroken, epoch) for epoch in range(2)]
+    same = Shuffling()
+    first = again(same, "py_dataset")
+    batches(first, 0), batches(first, 1)
+    assert batches(again(same, "py_dataset"), 1, 2) == whole[1][2:]
+
+
+@pytest.mark.parametrize(
+    ("name", "made", "there"),
+    [
+        ("reshuffled", reshuffled, "epoch 2"),
+        ("py_dataset", Shuffling, "epoch 2"),
+        ("cut stream", reshuffled, "its beginning"),
+    ],
+)
+def test_what_cannot_be_gone_back_to_is_said_once(name: str, made: Callable[[], Any], there: str) -> None:
+    same = made()
+    first = again(same, name)
+    for epoch in range(3):
+        batches(first, epoch)
+    for _ in range(2):  # a third training is no nearer to it
+        later = again(same, name)
+        for epoch in (1, 2):
+            batches(later, epoch)
+        assert [note for note in later.notes if "this process" in note] == [
+            f"data.train was gone over before in this process, and cannot go back to {there}: its order may differ; "
+            "give a function that takes `epoch`"
+        ]
+    fresh = again(made(), name)
+    batches(fresh, 1)
+    assert not [note for note in fresh.notes if "this process" in note]
+
+
+class Drawing(Shuffling):
+    """Each epoch's order is a function of the generators alone, whatever it was before."""
+
+    def on_epoch_end(self) -> None:
+        self.order = np.random.permutation(20)
+
+
+def test_hooks_are_called_in_every_training_of_a_process() -> None:
+    whole = [batches(unbroken, epoch) for unbroken in [again(Drawing(), "py_dataset")] for epoch in range(4)]
+    same = Drawing()
+    for start in (0, 1, 0):
+        order = again(same, "py_dataset")
+        assert [batches(order, epoch) for epoch in range(start, 4)] == whole[start:]
+
+
+class Interrupting(Shuffling):
+    at = -1
+
+    def on_epoch_end(self) -> None:
+        super().on_epoch_end()
+        self.at -= 1
+        if self.at == 0:
+            raise KeyboardInterrupt
+
+
+def test_what_was_interrupted_within_its_hooks_is_nowhere_any_more() -> None:
+    same = Interrupting()
+    same.at = 2
+    with pytest.raises(KeyboardInterrupt):
+        batches(again(same, "py_dataset"), 1)
+    later = again(same, "py_dataset")
+    batches(later, 1)
+    assert any("this process" in note for note in later.notes)
+
+
+def test_what_takes_a_pass_to_be_counted_is_counted_once() -> None:
+    def made() -> tf.data.Dataset:
+        return reshuffled().filter(lambda x, y: True)
+
+    unbroken = again(made(), "reshuffled")
+    unbroken.steps(0)
+    whole = [batches(unbroken, epoch) for epoch in range(3)]
+    same = made()
+    first, second = again(same, "reshuffled"), again(same, "reshuffled")
+    assert first.steps(0) == 5
+    assert [batches(first, epoch) for epoch in range(2)] == whole[:2]
+    assert second.steps(0) == 5
+    assert batches(second, 2) == whole[2]
+
+
+class Still(keras.utils.PyDataset):
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        return X[4 * index : 4 * index + 4], Y[4 * index : 4 * index + 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        ("py_dataset", Still),
+        ("reshuffled", lambda: tf.data.Dataset.range(20).batch(4)),
+        ("cut stream", lambda: tf.data.Dataset.range(20).batch(4)),
+    ],
+)
+def test_data_that_is_the_same_in_each_pass_is_nothing_to_be_said_of(
+    name: str, made: Callable[[], Any]
+) -> None:
+    same = made()
+    drawn = []
+    for _ in range(2):
+        order = again(same, name)
+        drawn.append([batches(order, epoch) for epoch in range(2)])
+        assert not [note for note in order.notes if "this process" in note]
+    assert drawn[0] == drawn[1]
+
+
 def test_replay_is_said_and_needless_replay_is_not() -> None:
     shuffled, plain = (
         order_of("reshuffled"),
@@ -152,33 +282,6 @@ def test_data_that_cannot_be_resumed_is_refused(source: Any, message: str) -> No
     order = Order(source, Feeding(), tf.distribute.get_strategy())
     with pytest.raises(UsageError, match=message):
         order.steps(0)
-
-
-@pytest.mark.parametrize("steps", [None, 2])
-def test_validation_is_replayed_where_it_shuffles(steps: int | None) -> None:
-    def make() -> tf.data.Dataset:
-        dataset = tf.data.Dataset.range(30).shuffle(30).batch(10)
-        return dataset.repeat() if steps else dataset
-
-    def drawn(validation: Validation, epoch: int) -> list[Any]:
-        adapter = validation.data(epoch, done=epoch)
-        iterator = iter(adapter.get_tf_dataset())
-        return [next(iterator).numpy().tolist() for _ in range(adapter.num_batches)]
-
-    def fresh() -> Validation:
-        return Validation(make, 4, tf.distribute.get_strategy(), steps)
-
-    unbroken = fresh()
-    seen = [drawn(unbroken, epoch) for epoch in range(3)]
-    assert len(seen[0]) == (steps or 3)
-    assert drawn(fresh(), 2) == seen[2]
-    assert seen[0] != seen[1]
-
-
-def test_validation_that_never_ends_is_refused() -> None:
-    endless = tf.data.Dataset.range(3).shuffle(3).repeat()
-    with pytest.raises(UsageError, match=r"data\.validation never ends: set fit\.validation_steps"):
-        Validation(endless, 0, tf.distribute.get_strategy()).data(0, done=0)
 
 
 def test_a_stream_is_not_cut_inside_an_execution() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,41 @@ def test_a_callbacks_arguments_are_todays(tmp_path: Path) -> None:
     assert stop.best is not None
 
 
+class Late(keras.callbacks.Callback):
+    """Makes what it keeps when there is something to keep."""
+
+    found: Any = None
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if self.found is None:
+            self.found = Counter()
+        self.found.update(epochs=1)
+
+
+def test_what_no_other_attempt_can_put_back_is_said_at_the_first_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fit(callback: Any, run: str) -> str:
+        with pytest.raises(BrokenError):
+            resume.fit(
+                classifier(), X, Y, run_dir=tmp_path / run, epochs=2, batch_size=8, verbose=0, every_steps=1,
+                callbacks=[callback, BreakAt(3)],
+            )  # fmt: skip
+        return capsys.readouterr().out
+
+    assert (
+        fit(Late(), "a").count("callback Late: found was created during the training. No other attempt can")
+        == 1
+    )
+    with pytest.raises(
+        resume.ContinuityError, match="callback Late: found was created during the training, and is"
+    ):
+        fit(Late(), "a")
+    early = Late()
+    early.found = Counter()
+    assert "created during the training" not in fit(early, "b")
+
+
 def test_damaged_checkpoints_are_passed_over_and_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -238,6 +274,57 @@ def test_words_that_mean_nothing(tmp_path: Path, given: dict[str, Any], said: st
         resume.fit(classifier(), X, Y, run_dir=tmp_path / "run", verbose=0, **given)
     assert str(raised.value) == said
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("value", [["a", "b"], np.array([1j])], ids=["text", "complex128"])
+def test_a_variable_that_no_checkpoint_can_hold_is_refused_before_the_training(
+    tmp_path: Path, value: Any
+) -> None:
+    class Named(keras.layers.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = tf.Variable(value, trainable=False)
+
+        def call(self, x: Any) -> Any:
+            return x
+
+    model = keras.Sequential([keras.Input((6,)), Named(), keras.layers.Dense(3)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    with pytest.raises(
+        resume.UsageError, match=r"^model/named.*/table: a variable of dtype .*, which no checkpoint"
+    ):
+        resume.fit(model, X, Y, run_dir=tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run").exists()
+
+
+class PerClass(keras.metrics.Metric):
+    """Gives a number for each class, as F1Score does."""
+
+    def __init__(self) -> None:
+        super().__init__(name="per_class")
+        self.hits = self.add_weight(shape=(3,), name="hits")
+
+    def update_state(self, y: Any, scores: Any, sample_weight: Any = None) -> None:
+        self.hits.assign_add(tf.reduce_sum(tf.one_hot(tf.argmax(scores, axis=-1), 3), axis=0))
+
+    def result(self) -> Any:
+        return self.hits / tf.reduce_sum(self.hits)
+
+
+def test_a_metric_of_several_numbers(tmp_path: Path) -> None:
+    def fit(run: Path, more: list[Any]) -> keras.callbacks.History:
+        model = classifier(metrics=[PerClass()])
+        return resume.fit(
+            model, X, Y, run_dir=run, epochs=3, batch_size=8, validation_split=0.25, callbacks=more, verbose=0,
+            every_steps=2,
+        )  # fmt: skip
+
+    whole = fit(tmp_path / "whole", [])
+    again = broken_and_repeated(tmp_path / "broken", [7, 3], fit)
+    assert again.proof.verdict == "exact"
+    assert np.shape(whole.history["per_class"]) == (3, 3)
+    for key, values in whole.history.items():
+        np.testing.assert_array_equal(np.array(again.history[key]), np.array(values), err_msg=key)
 
 
 def test_data_that_ends_early_is_an_error(tmp_path: Path) -> None:

@@ -66,6 +66,23 @@ def saved(callback: Hoarder, made: memory.Snapshot) -> dict[str, Any]:
     return through_json(memory.states({"mine": callback}, Untouched(made, made)))
 
 
+def test_what_an_earlier_training_left_is_no_argument() -> None:
+    """It may be what this training begins with, and is kept all the same; what was set since is an argument."""
+    callback = Hoarder()
+    first = memory.as_made({"mine": callback})
+    callback.live()
+    memory.leave({"mine": callback})
+    callback.limit = 8
+    untouched = Untouched(memory.as_made({"mine": callback}), memory.snapshot({"mine": callback}))
+    attributes = memory.states({"mine": callback}, untouched)["mine"]["attributes"]
+    assert attributes["seen"] == ("plain", [7])
+    assert "limit" not in attributes
+    assert untouched.made["mine"]["seen"] == first["mine"]["seen"]
+    memory.leave({"mine": callback})
+    assert memory.as_made({"mine": callback}) == untouched.made  # however many there were
+    assert memory.as_made({"mine": Hoarder()}) == first
+
+
 def test_everything_comes_back() -> None:
     old = Hoarder()
     made = memory.snapshot({"mine": old})

@@ -66,8 +66,9 @@ def test_where_the_operation_fails_each_is_read_by_its_own() -> None:
     one, other = tf.Variable([1.0]), tf.Variable([2.0])
     # What the one operation is told of the first is wrong, and TensorFlow refuses it.
     told = types.SimpleNamespace(handle=one.handle, dtype=tf.float16, value=one.value)
-    read = reading._together({"one": told, "other": other})
-    assert [tensor.numpy().tolist() for tensor in read()] == [[1], [2]]
+    read = reading._Together({"one": told, "other": other})
+    for _ in range(2):
+        assert [tensor.numpy().tolist() for tensor in read()] == [[1], [2]]
 
 
 DEVICES = """

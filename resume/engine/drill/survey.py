@@ -12,8 +12,9 @@ import keras
 import tensorflow as tf
 from omegaconf import OmegaConf
 
-from resume.engine.data import Order, Validation, takes_epoch
+from resume.engine.data import Order, takes_epoch
 from resume.engine.job import Job
+from resume.engine.validation import Validation
 
 _COUNTING = 20.0  # seconds that counting batches may take
 _EPOCHS = 2  # epochs that are counted

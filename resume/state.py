@@ -111,7 +111,10 @@ class Arrays(Mapping[str, np.ndarray[Any, Any]]):
         return self._fill is not None
 
     def fill(self, name: str, memory: np.ndarray[Any, Any]) -> None:
-        """Put the array's bytes, C order, into `memory`: uint8, as many as its spec says. Checks their digest."""
+        """Put the array's bytes, C order, into `memory`: uint8, as many as its spec says.
+
+        Their digest is the caller's to make: of what has become of them, which tells more. Raises SourceError.
+        """
         assert self._fill is not None
         self._fill(name, memory)
 

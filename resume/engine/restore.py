@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from resume import continuity, names
 from resume.continuity import NEVER_HELD, TRAINING, Proof, Remedy
-from resume.engine import capture, flavour, live, places, reach
+from resume.engine import capture, flavour, live, places, reach, reading
 from resume.errors import ContinuityError
 from resume.formats import soundness
 from resume.formats.h5 import NO_OPTIMIZER
 from resume.state import ITERATION, REPLICA, Arrays, Spec, TrainState, spec_of
 
 _HYPER = "optimizer/hyper/"
-_SMALL = 1 << 16  # bytes; less is not worth memory of its own
-_AHEAD = 4  # arrays
+_SMALL = 1 << 16  # bytes; less is not worth another thread
 _UNUSED = "optimizer/unused/"  # what standalone Keras stored without ever reading it
 
 
@@ -37,8 +36,9 @@ def restore(
 ) -> Proof:
     """Assign every array of the source to its live variable, re-read all of them, and say what was found.
 
-    The model must be built and compiled, its optimizer and metrics built. Nothing is raised for a mismatch: the
-    proof's verdict is `broken` then, and what could be assigned has been. `position=False`: the model alone is wanted,
+    The model must be built and compiled, its optimizer and metrics built. Raises SourceError for a source that is
+    damaged. Nothing is raised for any other mismatch: the proof's verdict is `broken` then. In both cases what could be
+    assigned has been. `position=False`: the model alone is wanted,
     not the place in its run. `absent`: further things that the source is known not to hold.
     """
     batch = state.batch if position else None
@@ -52,6 +52,8 @@ def restore(
     saved = assign_all(wanted, state.arrays, _that_count(state.specs, batch))
     _derive_constants(model)
     reread = _reread(wanted)
+    for name in [n for n, spec in reread.items() if n in saved and spec.digest != saved[n].digest]:
+        state.arrays[name]  # raises SourceError where the source is what is damaged
     return continuity.prove(
         saved,
         reread,
@@ -64,47 +66,59 @@ def restore(
 def assign_all(wanted: Mapping[str, Any], arrays: Arrays, names: Iterable[str]) -> dict[str, Spec]:
     """Assign what fits to the live variables; the specs of all `names`, digests included.
 
-    Only this thread assigns, and reads what one may read. Raises SourceError for what is damaged.
+    What is assigned without a look at its digest on the way is to be read back and compared with that. Raises
+    SourceError for what cannot be read.
     """
     saved = {name: arrays.specs[name] for name in names}
-    fitting = {n for n, spec in saved.items() if n in wanted and _fits(spec, wanted[n])}
-    large = [n for n in saved if n in fitting and arrays.fills and _has_room_of_its_own(saved[n], wanted[n])]
+    # The references are gone again: of what is held, the value before would stay beside the new one.
+    now = {name: live.spec(value) for name, value in reading.Reader(wanted).read().items()}
+    fitting = {n for n, spec in saved.items() if n in now and _alike(spec, now[n])}
+    brought = [n for n in saved if n in fitting and arrays.fills and _is_plain(saved[n], wanted[n])]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for name, tensor in zip(large, _ahead(pool, lambda n: _tensor(arrays, n), large), strict=True):
-            wanted[name].assign(tensor)
-    for name in [n for n in saved if n not in set(large)]:
-        array = arrays[name]
-        if not saved[name].digest:  # one that is known was checked in reading
-            saved[name] = spec_of(array)
-        if name in fitting:
-            wanted[name].assign(array)
+        large = [name for name in brought if saved[name].nbytes >= _SMALL]
+        flights = [pool.submit(_bring, arrays, name, wanted[name]) for name in large]
+        for name in brought:
+            if saved[name].nbytes < _SMALL:
+                _bring(arrays, name, wanted[name])
+        for name in [n for n in saved if n not in set(brought)]:
+            array = arrays[name]
+            if not saved[name].digest:  # one that is known was checked in reading
+                saved[name] = spec_of(array)
+            if name in fitting:
+                wanted[name].assign(array)
+        for flight in flights:
+            flight.result()
     return saved
 
 
-def _has_room_of_its_own(saved: Spec, variable: Any) -> bool:
-    return saved.nbytes >= _SMALL and not live.is_distributed(variable)
+def _is_plain(saved: Spec, variable: Any) -> bool:
+    """Whether to assign is nothing but to give TensorFlow's own variable another value."""
+    inner = getattr(variable, "_value", variable)
+    known = (
+        isinstance(variable, tf.Variable) or getattr(type(variable), "assign", None) is keras.Variable.assign
+    )
+    return saved.nbytes > 0 and known and type(inner).__name__ == "ResourceVariable"
 
 
-def _tensor(arrays: Arrays, name: str) -> Any:
-    return live.filled(arrays.specs[name], partial(arrays.fill, name))
-
-
-def _ahead(pool: Executor, work: Callable[[str], Any], names: Iterable[str]) -> Iterator[Any]:
-    """Results in order, some of them made ahead: all at once may be as much again as the state."""
-    flights: deque[Future[Any]] = deque()
-    for name in names:
-        flights.append(pool.submit(work, name))
-        if len(flights) > _AHEAD:
-            yield flights.popleft().result()
-    while flights:
-        yield flights.popleft().result()
+def _bring(arrays: Arrays, name: str, variable: Any) -> None:
+    """By whichever thread; its memory and that of the value before are let go of at once, for the next to use."""
+    value = live.filled(arrays.specs[name], partial(arrays.fill, name))
+    tf.raw_ops.AssignVariableOp(resource=getattr(variable, "_value", variable).handle, value=value)
 
 
 def _reread(variables: Mapping[str, Any]) -> dict[str, Spec]:
     """Of the live variables, digests included. Nothing stays referred to: the next step would have to copy it."""
-    held = [live.reference(variable) for variable in variables.values()]
+    held = reading.Reader(variables).read()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(variables, pool.map(lambda tensor: spec_of(live.on_host(tensor)), held), strict=True))
+        large = {
+            n: pool.submit(_spec_of, value) for n, value in held.items() if live.spec(value).nbytes >= _SMALL
+        }
+        small = {name: _spec_of(value) for name, value in held.items() if name not in large}
+        return {name: small[name] if name in small else large[name].result() for name in held}
+
+
+def _spec_of(value: tf.Tensor) -> Spec:
+    return spec_of(live.on_host(value))
 
 
 def _derive_constants(model: keras.Model) -> None:
@@ -226,8 +240,11 @@ def _that_count(named: Mapping[str, Any], batch: int | None) -> dict[str, Any]:
 
 
 def _fits(saved: Spec, variable: Any) -> bool:
-    current = live.spec(live.reference(variable))
-    return current.shape == saved.shape and current.dtype == saved.dtype
+    return _alike(saved, live.spec(live.reference(variable)))
+
+
+def _alike(one: Spec, other: Spec) -> bool:
+    return (one.shape, one.dtype) == (other.shape, other.dtype)
 
 
 def _iterations(variables: Mapping[str, Any]) -> int | None:

@@ -213,18 +213,16 @@ def _file_damage(file: Path, facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"{file}: damaged, the digest of its header does not match."
 
 
-def _array_damage(
-    path: Path, name: str, place: Place, *, into: np.ndarray[Any, Any] | None = None
-) -> str | None:
+def _array_damage(path: Path, name: str, place: Place) -> str | None:
     file, spec = path / place.file, place.spec
     try:
         there = max(file.stat().st_size - place.offset, 0)
         if there < spec.nbytes:
             return _cut_off(file, name, spec, found=there // dtype_named(spec.dtype).itemsize)
-        if shard.digest_at(file, place.offset, spec.nbytes, into=into) != spec.digest:
+        if shard.digest_at(file, place.offset, spec.nbytes) != spec.digest:
             return f"{file}: {name} is damaged, its digest does not match."
     except OSError as error:
-        return f"{file}: {name} cannot be read ({error.strerror or error})."
+        return _unreadable(file, name, error)
     return None
 
 
@@ -299,10 +297,17 @@ def _array(path: Path, name: str, place: Place) -> np.ndarray[Any, Any]:
 
 
 def _fill(path: Path, name: str, place: Place, memory: np.ndarray[Any, Any]) -> None:
-    """As `_array`, into that memory."""
-    damage = _array_damage(path, name, place, into=memory)
-    if damage is not None:
-        raise SourceError(damage)
+    file, spec = path / place.file, place.spec
+    try:
+        found = shard.read_into(file, place.offset, memory)
+    except OSError as error:
+        raise SourceError(_unreadable(file, name, error)) from None
+    if found < spec.nbytes:
+        raise SourceError(_cut_off(file, name, spec, found=found // dtype_named(spec.dtype).itemsize))
+
+
+def _unreadable(file: Path, name: str, error: OSError) -> str:
+    return f"{file}: {name} cannot be read ({error.strerror or error})."
 
 
 def _cut_off(file: Path, name: str, spec: Spec, *, found: int) -> str:

@@ -175,23 +175,27 @@ def read(file: Path, place: Place) -> np.ndarray[Any, Any]:
     return flat.reshape(place.spec.shape) if flat.nbytes == place.spec.nbytes else flat
 
 
-def digest_at(file: Path, offset: int, size: int, *, into: np.ndarray[Any, Any] | None = None) -> str:
-    """The digest of `size` bytes of a file, by reading: a bad disk is an OSError then, and for a mapping SIGBUS.
-
-    `into`: memory (uint8, as many) that they are read into.
-    """
+def digest_at(file: Path, offset: int, size: int) -> str:
+    """The digest of `size` bytes of a file, by reading: a bad disk is an OSError then, and for a mapping SIGBUS."""
     found, done = xxhash.xxh3_128(), 0
-    memory = None if into is None else into.data
     with file.open("rb", buffering=0) as stream:
         while done < size:
-            room = min(_PIECE, size - done)
-            buffer = _scratch()[:room] if memory is None else memory[done : done + room]
+            buffer = _scratch()[: min(_PIECE, size - done)]
             count = os.preadv(stream.fileno(), [buffer], offset + done)
             if count == 0:
                 break
             found.update(buffer[:count])
             done += count
     return found.hexdigest()
+
+
+def read_into(file: Path, offset: int, memory: np.ndarray[Any, Any]) -> int:
+    """Bytes that were read into `memory` (uint8): fewer than it has where the file is too short. Raises OSError."""
+    view, done = memory.data, 0
+    with file.open("rb", buffering=0) as stream:
+        while done < len(view) and (count := os.preadv(stream.fileno(), [view[done:]], offset + done)):
+            done += count
+    return done
 
 
 def _scratch() -> memoryview:

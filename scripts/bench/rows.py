@@ -216,7 +216,7 @@ def demand_exact(proof: Any) -> None:
 
 
 def assigned(model: keras.Model, job: Job, folder: Path) -> Callable[[], Any]:
-    """What is left of our load without its proof: every array into its variable, each digest checked in reading."""
+    """What is left of our load without its proof, which is where the digests are checked: every array into its variable."""
     path = saved_by_us(model, job, folder)
 
     def load() -> None:

@@ -16,7 +16,7 @@ LABELS = {
 READERS = {
     "ours": "`resume.load(CHECKPOINT, model=)`: digests, proof",
     "ours_run": "`resume.load(RUN, model=)`: finds it first",
-    "assigned": "`resume.read`, every array assigned: no proof",
+    "assigned": "`resume.read`, every array assigned: no digest, no proof",
     "digested": "`resume.read`, every array: digests only",
     "bytes": "the bytes, read once",
     "weights": "`model.load_weights(.weights.h5)`",

@@ -203,10 +203,10 @@ def test_what_takes_a_pass_to_be_counted_is_counted_once() -> None:
     def made() -> tf.data.Dataset:
         return reshuffled().filter(lambda x, y: True)
 
-    unbroken = again(made(), "reshuffled")
+    unbroken = again(made, "reshuffled")
     unbroken.steps(0)
     whole = [batches(unbroken, epoch) for epoch in range(3)]
-    same = made()
+    same = again(made, "reshuffled").value(0)
     first, second = again(same, "reshuffled"), again(same, "reshuffled")
     assert first.steps(0) == 5
     assert [batches(first, epoch) for epoch in range(2)] == whole[:2]

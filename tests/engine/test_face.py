@@ -302,7 +302,7 @@ class PerClass(keras.metrics.Metric):
 
     def __init__(self) -> None:
         super().__init__(name="per_class")
-        self.hits = self.add_weight(shape=(3,), name="hits")
+        self.hits = self.add_weight(shape=(3,), initializer="zeros", name="hits")
 
     def update_state(self, y: Any, scores: Any, sample_weight: Any = None) -> None:
         self.hits.assign_add(tf.reduce_sum(tf.one_hot(tf.argmax(scores, axis=-1), 3), axis=0))

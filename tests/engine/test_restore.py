@@ -151,14 +151,50 @@ def test_a_damaged_large_array_is_named(tmp_path: Path) -> None:
         restore.restore(other, native.read(tmp_path / "a"))
 
 
+class Scaled(keras.layers.Layer):
+    """Whose variable is of the user's own kind."""
+
+    def build(self, shape: Any) -> None:
+        self.scale = Counted(np.ones((200, 200), "float32"), name="scale")
+
+    def call(self, x: Any) -> Any:
+        return x * self.scale[0, 0]
+
+
+class Counted(keras.Variable):
+    assigned = 0
+
+    def assign(self, value: Any) -> Any:
+        type(self).assigned += 1
+        return super().assign(value)
+
+
+def test_a_variable_of_the_users_own_kind_is_assigned_by_its_own_code(tmp_path: Path) -> None:
+    def model() -> keras.Model:
+        made = keras.Sequential([keras.Input((16,)), Scaled(), keras.layers.Dense(1, name="head")])
+        made.compile("sgd", "mse")
+        return made
+
+    saved = model()
+    saved.layers[0].scale.assign(np.full((200, 200), 3.0))
+    (tmp_path / "a").mkdir()
+    native.write(tmp_path / "a", capture.capture(saved, epoch=1, batch=0))
+    other, before = model(), Counted.assigned
+    loop.build_optimizer(other)
+    assert restore.restore(other, native.read(tmp_path / "a")).verdict != "broken"
+    assert Counted.assigned == before + 1
+    assert other.layers[0].scale.numpy()[7, 9] == 3
+
+
+@pytest.mark.parametrize("shape", [(5, 1024), ()], ids=["an array", "a scalar"])
 @pytest.mark.parametrize("dtype", sorted(STORABLE))
-def test_memory_of_every_dtype(dtype: str) -> None:
-    spec, noise = Spec(dtype, (5, 1024)), np.random.default_rng(0).integers(0, 2, 5 * 1024 * 16, "uint8")
+def test_memory_of_every_dtype(dtype: str, shape: tuple[int, ...]) -> None:
+    spec, noise = Spec(dtype, shape), np.random.default_rng(0).integers(0, 2, 5 * 1024 * 16, "uint8")
     bytes_of = noise[: spec.nbytes]
 
     def fill(memory: np.ndarray[Any, Any]) -> None:
         memory[:] = bytes_of
 
-    found = live.on_host(live.filled(spec, fill))
+    found = np.asarray(live.on_host(live.filled(spec, fill)))
     assert (found.dtype.name, found.shape) == (dtype, spec.shape)
     assert found.tobytes() == bytes_of.tobytes()

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -37,6 +38,8 @@ from resume.engine import live, restore
 BATCHES = 4096  # rows in a batch at most, where steps are to take their time
 
 Job = dict[str, Any]
+
+_BUFFER = bytearray(1 << 24)
 
 
 # -- what is trained ---------------------------------------------------------------------------------------------------
@@ -122,17 +125,30 @@ def own_account(run: Path) -> list[dict[str, Any]]:
 
 
 def restored(job: Job, folder: Path) -> dict[str, Any]:
-    """Seconds of each load into the built model, from a warm cache; the first one is not counted."""
+    """Seconds of a process's first load into the built model, and of those that follow; from a warm cache.
+
+    What is loaded another process has saved: this one is as fresh as one that resumes.
+    """
+    other = json.dumps(job | {"trial": "saved", "into": str(folder)})
+    subprocess.run([sys.executable, __file__, other, str(folder.with_name("saved.json"))], check=True)
+    bytes_once(folder)
     model = dense(job)
     load = READERS[job["way"]](model, job, folder)
-    load()
-    loads = []
-    for _ in range(job["checkpoints"]):
+    assert resume.load  # imported when it is first asked for
+    loads: list[dict[str, Any]] = []
+    for _ in range(job["checkpoints"] + 1):
         before, started = Load.now(), time.perf_counter()
         load()
-        seconds = time.perf_counter() - started
-        loads.append({"seconds": seconds, "foreign": Load.now().foreign_since(before)})
+        taken = dict.fromkeys(("once", "seconds"))
+        taken["seconds" if loads else "once"] = time.perf_counter() - started
+        loads.append(taken | {"foreign": Load.now().foreign_since(before)})
     return {"windows": loads, "state": state_bytes(model)}
+
+
+def saved(job: Job, folder: Path) -> dict[str, Any]:
+    """For `restored`."""
+    READERS[job["way"]](dense(job), job, Path(job["into"]))
+    return {}
 
 
 def retained(job: Job, folder: Path) -> dict[str, Any]:
@@ -197,7 +213,8 @@ Reader = Callable[[keras.Model, Job, Path], Callable[[], Any]]
 
 
 def saved_by_us(model: keras.Model, job: Job, folder: Path) -> Path:
-    WAYS["ours"].fit(Training(model, batches(job, 1), folder, every=1))
+    if not rundir.checkpoints(folder):
+        WAYS["ours"].fit(Training(model, batches(job, 1), folder, every=1))
     return folder / str(checkpoints(folder)[-1]["path"])
 
 
@@ -216,7 +233,7 @@ def demand_exact(proof: Any) -> None:
 
 
 def assigned(model: keras.Model, job: Job, folder: Path) -> Callable[[], Any]:
-    """What is left of our load without its proof, which is where the digests are checked: every array into its variable."""
+    """What is left of our load without its proof, in which the digests are checked: every array into its variable."""
     path = saved_by_us(model, job, folder)
 
     def load() -> None:
@@ -237,46 +254,49 @@ def digested(model: keras.Model, job: Job, folder: Path) -> Callable[[], Any]:
     return load
 
 
-def bytes_once(model: keras.Model, job: Job, folder: Path) -> Callable[[], Any]:
-    path, buffer = saved_by_us(model, job, folder), bytearray(1 << 24)
+def only_bytes(model: keras.Model, job: Job, folder: Path) -> Callable[[], Any]:
+    path = saved_by_us(model, job, folder)
+    return lambda: bytes_once(path)
 
-    def load() -> None:
-        for file in filter(Path.is_file, path.rglob("*")):
-            with file.open("rb", buffering=0) as handle:
-                while handle.readinto(buffer):
-                    pass
 
-    return load
+def bytes_once(path: Path) -> None:
+    for file in filter(Path.is_file, path.rglob("*")):
+        with file.open("rb", buffering=0) as handle:
+            while handle.readinto(_BUFFER):
+                pass
 
 
 def from_weights(model: keras.Model, job: Job, folder: Path) -> Callable[[], Any]:
     path = folder / "saved.weights.h5"
-    model.fit(batches(job, 1), verbose=0)
-    model.save_weights(path)
+    if not path.exists():
+        model.fit(batches(job, 1), verbose=0)
+        model.save_weights(path)
     return lambda: model.load_weights(path)
 
 
 def from_archive(model: keras.Model, job: Job, folder: Path) -> Callable[[], Any]:
     path = folder / "saved.keras"
-    model.fit(batches(job, 1), verbose=0)
-    model.save(path)
+    if not path.exists():
+        model.fit(batches(job, 1), verbose=0)
+        model.save(path)
     return lambda: keras.saving.load_model(path)
 
 
 def from_tracked(model: keras.Model, job: Job, folder: Path) -> Callable[[], Any]:
-    model.fit(batches(job, 1), verbose=0)
     checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
-    path = checkpoint.write(folder / "saved")
-    return lambda: checkpoint.read(path).assert_consumed()
+    if not list(folder.glob("saved.index")):
+        model.fit(batches(job, 1), verbose=0)
+        checkpoint.write(folder / "saved")
+    return lambda: checkpoint.read(folder / "saved").assert_existing_objects_matched()
 
 
 READERS: dict[str, Reader] = {
-    "ours": proven, "ours_run": proven_run, "assigned": assigned, "digested": digested, "bytes": bytes_once,
+    "ours": proven, "ours_run": proven_run, "assigned": assigned, "digested": digested, "bytes": only_bytes,
     "weights": from_weights, "tf": from_tracked, "keras": from_archive,
 }  # fmt: skip
 
 TRIALS: dict[str, Callable[[Job, Path], dict[str, Any]]] = {
-    "calibrated": calibrated, "trained": trained, "restored": restored, "retained": retained,
+    "calibrated": calibrated, "trained": trained, "restored": restored, "saved": saved, "retained": retained,
 }  # fmt: skip
 
 

@@ -164,10 +164,11 @@ def own_accounts(series: Series) -> str:
 
 
 def restores(found: Found) -> str:
-    heads = ("c. way", "s", "ours / this", "thrown away")
+    heads = ("c. way", "once, s", "ours / this", "again, s", "ours / this", "thrown away")
 
     def cells(series: Series) -> list[str]:
-        return [spread(series.all("seconds")), ratio(found, series, "seconds"), series.thrown()]
+        pairs = [(spread(series.all(f)), ratio(found, series, f)) for f in ("once", "seconds")]
+        return [*pairs[0], *pairs[1], series.thrown()]
 
     return table(heads, lines(found, READERS, len(heads), cells)) + proof_cost(found)
 

@@ -182,10 +182,10 @@ def filled(spec: Spec, fill: Callable[[np.ndarray[Any, Any]], None]) -> tf.Tenso
     From a numpy array TensorFlow makes one by copying it twice, each time into fresh pages.
     """
     with tf.device("/CPU:0"):
-        tensor = tf.raw_ops.Empty(shape=spec.shape or (1,), dtype=spec.dtype, init=False)
+        tensor = tf.raw_ops.Empty(shape=spec.shape, dtype=spec.dtype, init=False)
     memory: Any = (ctypes.c_uint8 * spec.nbytes).from_address(tensor._numpy().ctypes.data)
     fill(np.frombuffer(memory, np.uint8))
-    return tensor if spec.shape else tf.reshape(tensor, ())  # a scalar is not handed out as memory
+    return tensor
 
 
 def is_distributed(variable: Variable) -> bool:

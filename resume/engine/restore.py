@@ -102,7 +102,9 @@ def _is_plain(saved: Spec, variable: Any) -> bool:
 
 def _bring(arrays: Arrays, name: str, variable: Any) -> None:
     """By whichever thread; its memory and that of the value before are let go of at once, for the next to use."""
-    value = live.filled(arrays.specs[name], partial(arrays.fill, name))
+    spec = arrays.specs[name]
+    # Of a scalar, no memory is handed out.
+    value = live.filled(spec, partial(arrays.fill, name)) if spec.shape else tf.constant(arrays[name])
     tf.raw_ops.AssignVariableOp(resource=getattr(variable, "_value", variable).handle, value=value)
 
 

@@ -161,5 +161,5 @@ def test_throughput_disk_and_memory_of_ours_and_a_peer() -> None:
 @pytest.mark.slow
 def test_our_load_in_its_parts() -> None:
     lines = ran("--rows", "c", "--ways", "ours").splitlines()
-    assert len([line for line in lines if line.startswith("| ") and " of 2 |" in line]) == 5
+    assert len([line for line in lines if line.startswith("| ") and " of 3 |" in line]) == 5
     assert any(line.startswith("The proof (first line less third): ") for line in lines)

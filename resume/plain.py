@@ -61,6 +61,22 @@ def encode(value: Any, *, keep: Keep = _no_arrays) -> Any:
     return _encode_tagged(value, keep)
 
 
+def bare(value: Any) -> Any:
+    """The value with NumPy's numbers, arrays and tensors as numbers and lists; what is not plain at all, as text."""
+    if isinstance(value, Mapping):
+        return {key: bare(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [bare(item) for item in value]
+    if isinstance(value, (np.ndarray, np.generic)) or hasattr(value, "numpy"):
+        found = np.asarray(value).tolist()
+        return str(value) if found is value else bare(found)
+    try:
+        encode(value)
+    except NotPlainError:
+        return str(value)
+    return value
+
+
 def _encode_list(value: Sequence[Any], keep: Keep) -> Any:
     if len(value) >= _LONG and keep is not _no_arrays and (found := _as_array(value)) is not None:
         kind, array = found

@@ -68,6 +68,26 @@ def test_long_lists(value: Any) -> None:
     assert plain.encode([0.5] * 2000) == [0.5] * 2000  # where no arrays can be set aside
 
 
+class Text:
+    numpy = None  # as if it were a tensor
+
+    def __str__(self) -> str:
+        return "text"
+
+
+def test_bare() -> None:
+    value = {
+        "f": np.float64(0.5),
+        3: np.int64(2),
+        "a": [np.arange(2), (np.float32(1.5),)],
+        "t": Text(),
+        "n": None,
+    }
+    found = plain.bare(value)
+    assert same(found, {"f": 0.5, 3: 2, "a": [[0, 1], [1.5]], "t": "text", "n": None})
+    assert plain.decode(plain.encode(found)) == found
+
+
 def same(a: Any, b: Any) -> bool:
     if type(a) is not type(b):
         return False

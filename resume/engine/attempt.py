@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from resume import lineage, logs, preempt, rundir
+from resume import lineage, logs, plain, preempt, rundir
 from resume.continuity import Proof
 from resume.engine import callbacks as run_callbacks
 from resume.engine import capture, feed, fitting, flavour, live, memory, restore, rng
@@ -67,7 +67,7 @@ class Attempt:
         self.due = False
         self.said: set[str] = set()
         self.before_validation: TrainState | None = None
-        self.snapshots = Snapshots(model, constant={"declared": dict(declared)})
+        self.snapshots = Snapshots(model, constant={"declared": plain.bare(declared)})
 
     def _section(self, name: str, default: Any) -> Any:
         return capture.section(self.origin.state, name, default) if self.origin.state else default

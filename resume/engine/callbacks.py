@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from keras.src.utils.python_utils import pythonify_logs
 
-from resume import lineage, logs
+from resume import lineage, logs, plain
 from resume.engine import flavour
 from resume.errors import UsageError
 
@@ -125,8 +124,8 @@ def numbers(logs: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def stored(logs: Mapping[str, Any]) -> dict[str, Any]:
-    """As a checkpoint holds them: what a metric gives for each class, say, becomes a list."""
-    return {k: v if isinstance(v, (float, int, str)) else np.asarray(v).tolist() for k, v in logs.items()}
+    """As a checkpoint holds them: NumPy's numbers as Python's, what a metric gives for each class as a list."""
+    return {name: plain.bare(value) for name, value in logs.items()}
 
 
 def checked(callbacks: Mapping[str, Any], born: str) -> dict[str, Any]:

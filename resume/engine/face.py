@@ -137,7 +137,7 @@ def fit(
             "validation_freq": validation_freq,
             "validation_batch_size": validation_batch_size or batch_size,
         },
-        feeding=Feeding(seed, batch_size, steps_per_epoch, shuffle, class_weight),
+        feeding=Feeding(int(seed), batch_size, steps_per_epoch, shuffle, class_weight),
         schedule=Schedule(every_steps, every_minutes, every_epochs),
         retention=Retention(keep_last, keep_every_steps, Best.named(keep_best)),
         when_busy=when_busy,

@@ -327,6 +327,29 @@ def test_a_metric_of_several_numbers(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.array(again.history[key]), np.array(values), err_msg=key)
 
 
+class Adds(keras.callbacks.Callback):
+    """What people add to the logs: NumPy's numbers and arrays."""
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        logs["rate"] = np.float32(0.25)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        logs |= {"f1": np.float64(epoch), "a": np.arange(2), "seen": True}
+
+
+def test_what_callbacks_add_to_the_logs(tmp_path: Path) -> None:
+    def fit(run: Path, more: list[Any]) -> keras.callbacks.History:
+        return resume.fit(
+            classifier(), X, Y, run_dir=run, epochs=3, batch_size=8, callbacks=[Adds(), *more], verbose=0,
+            every_steps=2, seed=np.int64(3),
+        )  # fmt: skip
+
+    again = broken_and_repeated(tmp_path / "a", [7, 3], fit)
+    assert again.proof.verdict == "exact"
+    assert again.history["f1"] == [0, 1, 2]
+    assert np.shape(again.history["a"]) == (3, 2)
+
+
 def test_data_that_ends_early_is_an_error(tmp_path: Path) -> None:
     def data(epoch: int) -> tf.data.Dataset:
         return (

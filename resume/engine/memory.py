@@ -55,11 +55,8 @@ _MISSED = f"No other attempt can put it back, and this run is refused after a ki
 _in_order = json.JSONEncoder(sort_keys=True).encode  # which json.dumps makes anew each time
 
 Snapshot = Mapping[str, Mapping[str, str]]  # callback -> attribute -> what it holds, as text
-_HANDED: Remembered[tuple[Mapping[str, str], Mapping[str, str]]] = (
-    Remembered()
-)  # as made, as a training left it
-
-
+# Of each callback: as it was made, and as a training left it.
+_HANDED: Remembered[tuple[Mapping[str, str], Mapping[str, str]]] = Remembered()
 _NONE = _in_order(plain.encode(("plain", None)))
 
 

@@ -38,8 +38,8 @@ def restore(
 
     The model must be built and compiled, its optimizer and metrics built. Raises SourceError for a source that is
     damaged. Nothing is raised for any other mismatch: the proof's verdict is `broken` then. In both cases what could be
-    assigned has been. `position=False`: the model alone is wanted,
-    not the place in its run. `absent`: further things that the source is known not to hold.
+    assigned has been. `position=False`: the model alone is wanted, not the place in its run. `absent`: further things
+    that the source is known not to hold.
     """
     batch = state.batch if position else None
     found = live.of(model)
@@ -74,18 +74,19 @@ def assign_all(wanted: Mapping[str, Any], arrays: Arrays, names: Iterable[str]) 
     now = {name: live.spec(value) for name, value in reading.Reader(wanted).read().items()}
     fitting = {n for n, spec in saved.items() if n in now and _alike(spec, now[n])}
     brought = [n for n in saved if n in fitting and arrays.fills and _is_plain(saved[n], wanted[n])]
+    # First what is spread over devices: that sets every device's own copy, which then gets its own value.
+    for name in [n for n in saved if n not in set(brought)]:
+        array = arrays[name]
+        if not saved[name].digest:  # one that is known was checked in reading
+            saved[name] = spec_of(array)
+        if name in fitting:
+            wanted[name].assign(array)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         large = [name for name in brought if saved[name].nbytes >= _SMALL]
         flights = [pool.submit(_bring, arrays, name, wanted[name]) for name in large]
         for name in brought:
             if saved[name].nbytes < _SMALL:
                 _bring(arrays, name, wanted[name])
-        for name in [n for n in saved if n not in set(brought)]:
-            array = arrays[name]
-            if not saved[name].digest:  # one that is known was checked in reading
-                saved[name] = spec_of(array)
-            if name in fitting:
-                wanted[name].assign(array)
         for flight in flights:
             flight.result()
     return saved

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +199,49 @@ def test_memory_of_every_dtype(dtype: str) -> None:
     found = live.on_host(live.filled(spec, fill))
     assert (found.dtype.name, found.shape) == (dtype, spec.shape)
     assert found.tobytes() == bytes_of.tobytes()
+
+
+TWO_DEVICES = """
+import sys
+from pathlib import Path
+from resume.engine import devices, live, restore, snapshot
+from resume.formats import native
+strategy = devices.choose("cpu", logical_cpus=2).strategy
+import keras
+import numpy as np
+
+def made():
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(20_000), layers.BatchNormalization(name="large"),
+                              layers.Dense(3), layers.BatchNormalization(name="small"), layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=["mae"])
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+with strategy.scope():
+    saved, other = made(), made()
+x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+saved.fit(x, x[:, :1], batch_size=8, epochs=2, verbose=0)
+other.fit(x[::-1] * 3, x[:, :1], batch_size=8, epochs=1, verbose=0)
+place = Path(sys.argv[1])
+native.write(place, snapshot.settled(snapshot.Snapshots(saved).take(epoch=1, batch=1, progress={})))
+state = native.read(place)
+assert {"model/large/moving_mean@replica1", "model/small/moving_mean@replica1"} <= state.specs.keys()
+for _ in range(5):
+    with strategy.scope():
+        proof = restore.restore(other, state)
+    assert proof.verdict != "broken", proof.lines()
+    found = live.of(other).variables
+    for name in state.specs:
+        assert np.array_equal(state.arrays[name], live.value(found[name])), name
+"""
+
+
+def test_each_devices_own_copy_is_put_back(
+    tmp_path: Path, python: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """Large ones are assigned by other threads than what sets all copies at once."""
+    (tmp_path / "a").mkdir()
+    process = python(TWO_DEVICES, tmp_path / "a")
+    out, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, out

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 _EVENTS = "events.out.tfevents."
+_ABSENT = (FileNotFoundError, NotADirectoryError)
 
 
 def event_files(folders: Iterable[Path]) -> list[Path]:
@@ -41,9 +42,6 @@ def rewind(
     for file in event_files(folders):
         if _key(run, file) not in recorded and any(mark in file.name for mark in marks):
             file.unlink()
-
-
-_ABSENT = (FileNotFoundError, NotADirectoryError)
 
 
 def _demand_absent(error: OSError) -> None:

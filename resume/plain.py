@@ -19,11 +19,9 @@ import numpy as np
 
 from resume.state import STORABLE
 
-Keep = Callable[
-    [np.ndarray[Any, Any]], str
-]  # sets an array aside, returns the name under which it is found again
+# Sets an array aside and returns the name under which it is found again; finds it.
+Keep = Callable[[np.ndarray[Any, Any]], str]
 Find = Callable[[str], np.ndarray[Any, Any]]
-
 
 _LONG = 1000  # members; shorter lists stay readable
 _NUMBERS: dict[type, type] = {float: np.float64, int: np.int64}

@@ -38,7 +38,8 @@ def load(
     fresh. `flavour`: "auto" gives the model of the Keras that the source was born in (a keras.Model or a
     tf_keras.Model). `trust`: what the source may bring to life, "none", "config" or "code" (resume.formats.trust).
 
-    Raises SourceError for a source that cannot be read, ContinuityError when the restored state differs.
+    Raises SourceError for a source that cannot be read, ContinuityError when the restored state differs; a `model` that
+    was given holds part of the source then.
 
         model, proof = resume.load("run42.h5")
         assert proof.verdict != "broken" and proof.iterations_restored == 1200

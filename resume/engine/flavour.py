@@ -18,9 +18,8 @@ from resume.errors import UsageError
 from resume.state import TrainState
 
 KERAS, TF_KERAS = "keras", "tf_keras"
-_KINDS: dict[
-    tuple[Any, ...], tuple[Any, ...]
-] = {}  # by path and libraries: each snapshot asks dozens of times
+# By path and libraries: each snapshot asks dozens of times.
+_KINDS: dict[tuple[Any, ...], tuple[Any, ...]] = {}
 
 
 def library(name: str) -> Any:

@@ -156,6 +156,12 @@ def reference(variable: Variable) -> tf.Tensor:
     return inner.read_value() if is_distributed(variable) else inner.value()
 
 
+def resource(variable: Variable) -> Any | None:
+    """TensorFlow's own variable that this one is, or has inside; None where it is spread over devices, or user-made."""
+    inner: Any = getattr(variable, "_value", variable)
+    return inner if type(inner).__name__ == "ResourceVariable" else None
+
+
 def view(variable: Variable) -> np.ndarray[Any, Any]:
     """The variable's value, to be looked at and not to be kept: on a CPU these are the variable's own bytes."""
     return on_host(reference(variable))

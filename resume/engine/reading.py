@@ -38,11 +38,10 @@ class Reader:
 
 
 def _by_device(variables: Mapping[str, live.Variable]) -> list[dict[str, Any]]:
-    """TensorFlow's own variables; neither those that are spread over devices, nor of the user's own kind."""
+    """Of those that can be read together."""
     groups: dict[str, dict[str, Any]] = {}
     for name, variable in variables.items():
-        inner: Any = getattr(variable, "_value", variable)
-        if type(inner).__name__ == "ResourceVariable":
+        if (inner := live.resource(variable)) is not None:
             groups.setdefault(inner.handle.device, {})[name] = inner
     return list(groups.values())
 

@@ -94,11 +94,9 @@ def assign_all(wanted: Mapping[str, Any], arrays: Arrays, names: Iterable[str]) 
 
 def _is_plain(saved: Spec, variable: Any) -> bool:
     """Whether to assign is nothing but to give TensorFlow's own variable another value."""
-    inner = getattr(variable, "_value", variable)
-    known = (
-        isinstance(variable, tf.Variable) or getattr(type(variable), "assign", None) is keras.Variable.assign
-    )
-    return saved.nbytes > 0 and known and type(inner).__name__ == "ResourceVariable"
+    assign = getattr(type(variable), "assign", None)
+    known = isinstance(variable, tf.Variable) or assign is keras.Variable.assign
+    return saved.nbytes > 0 and known and live.resource(variable) is not None
 
 
 def _bring(arrays: Arrays, name: str, variable: Any) -> None:
@@ -106,7 +104,9 @@ def _bring(arrays: Arrays, name: str, variable: Any) -> None:
     spec = arrays.specs[name]
     # Of a scalar, no memory is handed out.
     value = live.filled(spec, partial(arrays.fill, name)) if spec.shape else tf.constant(arrays[name])
-    tf.raw_ops.AssignVariableOp(resource=getattr(variable, "_value", variable).handle, value=value)
+    inner = live.resource(variable)
+    assert inner is not None
+    tf.raw_ops.AssignVariableOp(resource=inner.handle, value=value)
 
 
 def _reread(variables: Mapping[str, Any]) -> dict[str, Spec]:

@@ -79,9 +79,7 @@ class Window:
     plain: float  # seconds of the plain window
     foreign: float  # share of the machine that others had
     peak: int | None  # bytes resident at most, during both
-    published: (
-        float | None
-    )  # seconds from the step's end until the file system had what commits the checkpoint
+    published: float | None  # seconds from the step's end until what commits the checkpoint was there
     late: bool | None  # whether it was still being written when the plain window began; None where nothing is
     bytes: int | None
 

@@ -139,10 +139,9 @@ def orbax_async(training: Training) -> list[keras.callbacks.Callback]:
     return [Each(training.every, save, manager.close)]
 
 
+# "none": how much of what all others are measured by is there where nothing is saved.
 WAYS: dict[str, Way] = {
-    "none": Way(
-        "", lambda training: []
-    ),  # what all others are measured by finds that much where nothing is saved
+    "none": Way("", lambda training: []),
     "ours": Ours("checkpoints/step-*", lambda training: []),
     "backup": Way("training_metadata.json", backup),
     "keras": Way("*.keras", archive),
